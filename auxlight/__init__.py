@@ -1,0 +1,45 @@
+"""Auxiliary learning with PyTorch Lightning: labels and weights of the auxiliary task are learned, not made by hand."""
+
+from auxlight.batch import AuxiliaryTarget, Batch
+from auxlight.combiners import Combiner, WeightedSum
+from auxlight.datamodules import (
+    CIFAR10DataModule,
+    CIFAR100SuperclassDataModule,
+    DigitsDataModule,
+    ImageDataModule,
+    NpzDataModule,
+    SVHNDataModule,
+)
+from auxlight.errors import InputError
+from auxlight.hierarchy import LabelHierarchy
+from auxlight.labelers import AgentLabels, HumanLabels, Labeler, RandomLabels, UniformLabels
+from auxlight.modules import AuxiliaryClassifier, MultiHeadVGG
+from auxlight.networks import VGG
+from auxlight.rl import BatchReward, RLAuxCallback
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VGG",
+    "AgentLabels",
+    "AuxiliaryClassifier",
+    "AuxiliaryTarget",
+    "Batch",
+    "BatchReward",
+    "CIFAR100SuperclassDataModule",
+    "CIFAR10DataModule",
+    "Combiner",
+    "DigitsDataModule",
+    "HumanLabels",
+    "ImageDataModule",
+    "InputError",
+    "LabelHierarchy",
+    "Labeler",
+    "MultiHeadVGG",
+    "NpzDataModule",
+    "RLAuxCallback",
+    "RandomLabels",
+    "SVHNDataModule",
+    "UniformLabels",
+    "WeightedSum",
+]

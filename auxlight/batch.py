@@ -1,0 +1,34 @@
+"""The two values that flow through everything."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Images with their labels, ready for a network.
+
+    Attributes:
+        image: (B, C, H, W) float, augmented and normalised.
+        primary: (B,) int64, primary class, in [0, C).
+        auxiliary: (B,) int64, human sub-label as an index into the K auxiliary classes, or None where the data set
+            has none.
+        index: (B,) int64, position in the data set's full split (training images: the full training set).
+    """
+
+    image: Tensor
+    primary: Tensor
+    auxiliary: Tensor | None
+    index: Tensor
+
+
+class AuxiliaryTarget(NamedTuple):
+    """What a labeler says about a batch.
+
+    Attributes:
+        probabilities: (B, K) soft label, each row sums to 1.
+        weight: (B,) weight λ_i ≥ 0 of each sample's auxiliary loss.
+    """
+
+    probabilities: Tensor
+    weight: Tensor

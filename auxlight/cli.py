@@ -1,0 +1,82 @@
+"""`auxlight fit|validate|test|predict --config METHOD.yaml [--config OVERLAY.yaml …] [--KEY VALUE …]`."""
+
+import sys
+import warnings
+from typing import Any
+
+from jsonargparse import ArgumentError
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from auxlight.datamodules import ImageDataModule
+from auxlight.errors import InputError
+from auxlight.hparams import HyperparameterTab
+from auxlight.hierarchy import LabelHierarchy
+from auxlight.modules import AuxiliaryClassifier
+from auxlight.prediction import PredictionWriter
+from auxlight.progress import PhaseProgressBar
+
+
+class AuxlightCLI(LightningCLI):
+    """LightningCLI with auxlight's links and defaults; after a fit it tests the checkpoint that validated best."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The data's hierarchy reaches the model; TensorBoard, checkpoints and bars are on by default."""
+        parser.link_arguments(
+            "data.hierarchy", "model.init_args.hierarchy", compute_fn=_block_sizes, apply_on="instantiate"
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/accuracy",
+                "checkpoint.mode": "max",
+                "checkpoint.save_last": True,
+                "checkpoint.filename": "epoch={epoch}",
+                "checkpoint.auto_insert_metric_name": False,
+                "trainer.logger": {
+                    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+                    "init_args": {"save_dir": "logs", "name": "auxlight", "default_hp_metric": False},
+                },
+            }
+        )
+
+    def after_fit(self) -> None:
+        """Read the test set once, and say where everything lies."""
+        checkpoint = self.trainer.checkpoint_callback
+        best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
+        self.trainer.test(self.model, self.datamodule, ckpt_path=best or None)
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            if best:
+                print(f"Tested:      {best} (best validation accuracy)")
+            if isinstance(checkpoint, ModelCheckpoint):
+                print(f"Checkpoints: {checkpoint.dirpath}")
+            if self.trainer.log_dir:
+                print(f"TensorBoard: tensorboard --logdir {self.trainer.log_dir}")
+
+
+def _block_sizes(hierarchy: LabelHierarchy) -> list[int]:
+    """The hierarchy as plain values, for the checkpoint."""
+    return list(hierarchy.psi)
+
+
+def main(args: ArgsType = None) -> None:
+    """Run the command line; a user's mistake ends it with one line and exit code 2."""
+    # All data is in memory: worker processes would only copy it.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    try:
+        AuxlightCLI(
+            AuxiliaryClassifier,
+            ImageDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": [HyperparameterTab(), PhaseProgressBar()]},
+            parser_kwargs={"exit_on_error": False},
+            args=args,
+        )
+    except (InputError, ArgumentError) as error:
+        print(f"auxlight: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,153 @@
+"""The data module that all data sets share."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from auxlight.batch import Batch
+from auxlight.datamodules.images import BatchDataset, ImageSet, RawBatch
+from auxlight.datamodules.pipeline import ImagePipeline
+from auxlight.datamodules.sampling import BatchSampler, balanced_subset, stratified_split
+from auxlight.errors import InputError
+from auxlight.hierarchy import LabelHierarchy
+from auxlight.hparams import save_plain_hyperparameters
+from auxlight.seeding import global_seed
+
+Split = Literal["train", "val", "test"]
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Images in memory as uint8; batches augmented and normalised on the device.
+
+    A subclass says where the images come from (`load_split`) and which hierarchy its labels follow.
+
+    `seed` chooses the images of the validation split and of `num_train`; the order and the augmentation follow
+    ``seed_everything``, so that runs of several seeds share their splits.
+
+    Args:
+        hierarchy: primary classes and their auxiliary blocks.
+        root: folder of the data.
+        batch_size: images per batch and device.
+        num_train: a balanced subset of the training images, for low-data studies; all by default.
+        val_split: share of the training images held out for validation, stratified.
+        download: fetch the data set where it is missing.
+        seed: of the validation split and of the subset.
+        crop_padding: padding of the random crop in pixels, 0 for none.
+        flip: mirror half of the training images.
+        mean: of each channel, on the scale [0, 1].
+        std: of each channel.
+
+    Raises:
+        InputError: at once for a batch size or padding out of range, in `setup` for what depends on the data.
+    """
+
+    def __init__(
+        self,
+        hierarchy: LabelHierarchy,
+        *,
+        root: str | Path,
+        batch_size: int,
+        num_train: int | None,
+        val_split: float,
+        download: bool,
+        seed: int,
+        crop_padding: int,
+        flip: bool,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        save_plain_hyperparameters(self)
+        if batch_size < 1:
+            raise InputError(f"`batch_size` must be at least 1. Found batch_size={batch_size}.")
+        if crop_padding < 0:
+            raise InputError(f"`crop_padding` must be at least 0. Found crop_padding={crop_padding}.")
+        self.hierarchy = hierarchy
+        self.root = Path(root)
+        self.batch_size = batch_size
+        self.num_train = num_train
+        self.val_split = val_split
+        self.download = download
+        self.seed = seed
+        self.pipeline = ImagePipeline(mean, std, crop_padding, flip)
+        self._splits: dict[Split, BatchDataset] = {}
+
+    @abstractmethod
+    def load_split(self, train: bool) -> ImageSet:
+        """The official training or test images, in their official order."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the images and choose the splits; once per process."""
+        if self._splits:
+            return
+        train = self.load_split(train=True).check(self.hierarchy, "training")
+        test = self.load_split(train=False).check(self.hierarchy, "test")
+        strata = train.primary if train.auxiliary is None else train.auxiliary
+        chosen, val = stratified_split(strata, self.val_split, self.seed)
+        if self.num_train is not None:
+            chosen = chosen[balanced_subset(strata[chosen], self.num_train, self.seed)]
+        if self.batch_size > len(chosen):
+            raise InputError(
+                f"`batch_size` must not exceed the {len(chosen)} training images. Found batch_size={self.batch_size}."
+            )
+        self._splits = {
+            "train": BatchDataset(train, chosen),
+            "val": BatchDataset(train, val),
+            "test": BatchDataset(test, torch.arange(len(test))),
+        }
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the images, from `setup` on."""
+        return tuple(self._splits["train"].images.image.shape[1:])
+
+    def loader(
+        self, split: Split, *, train: bool = False, stream: str = "main", batch_size: int | None = None
+    ) -> DataLoader[RawBatch]:
+        """Batches of a split.
+
+        Args:
+            split: "train", "val" or "test".
+            train: shuffled, augmented, complete batches only; otherwise every image once, in order, as it is.
+            stream: name of an independent order and augmentation.
+            batch_size: the module's own by default; capped at the size of the split.
+        """
+        self.setup()
+        dataset = self._splits[split]
+        sampler = BatchSampler(
+            dataset,
+            min(batch_size or self.batch_size, len(dataset)),
+            train=train,
+            seed=global_seed(),
+            stream=stream,
+            num_replicas=self.trainer.world_size if self.trainer else 1,
+            rank=self.trainer.global_rank if self.trainer else 0,
+        )
+        return DataLoader(dataset, sampler=sampler, batch_size=None)  # type: ignore[arg-type]
+
+    def train_dataloader(self) -> DataLoader[RawBatch]:
+        """Training batches of the main network."""
+        return self.loader("train", train=True)
+
+    def val_dataloader(self) -> DataLoader[RawBatch]:
+        """Validation batches."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader[RawBatch]:
+        """Test batches."""
+        return self.loader("test")
+
+    def predict_dataloader(self) -> DataLoader[RawBatch]:
+        """Test batches."""
+        return self.loader("test")
+
+    def on_after_batch_transfer(self, batch: RawBatch | Batch, dataloader_idx: int) -> Batch:
+        """Augment and normalise on the device. A `Batch` made elsewhere passes as it is."""
+        return self.pipeline(batch) if isinstance(batch, RawBatch) else batch
+
+

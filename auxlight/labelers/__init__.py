@@ -1,0 +1,10 @@
+"""Sources of auxiliary labels, one class each."""
+
+from auxlight.labelers.actions import LabelActions
+from auxlight.labelers.agent import AgentLabels
+from auxlight.labelers.base import Labeler
+from auxlight.labelers.human import HumanLabels
+from auxlight.labelers.random import RandomLabels
+from auxlight.labelers.uniform import UniformLabels
+
+__all__ = ["AgentLabels", "HumanLabels", "LabelActions", "Labeler", "RandomLabels", "UniformLabels"]

@@ -1,0 +1,51 @@
+"""Where the auxiliary target of a batch comes from."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from auxlight.batch import AuxiliaryTarget, Batch
+from auxlight.hierarchy import LabelHierarchy
+
+
+class Labeler(nn.Module, ABC):
+    """Gives every image an auxiliary label and a weight.
+
+    An own labeler is one class::
+
+        class FirstOfBlock(Labeler):
+            def forward(self, batch, features):
+                label = self.hierarchy.to_global(batch.primary, torch.zeros_like(batch.primary))
+                return self.hard_target(label)
+
+    Attributes:
+        hierarchy: the module's hierarchy, from `bind` on.
+        mask: (C, K) bool buffer, row y marks the auxiliary classes of primary class y.
+    """
+
+    hierarchy: LabelHierarchy
+    mask: Tensor
+
+    def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module) -> None:
+        """Called once by the module that uses this labeler; networks of one's own are made here.
+
+        Args:
+            hierarchy: which auxiliary classes each primary class owns.
+            trunk: the main network's trunk, for a labeler whose network should resemble it. Not to be trained.
+        """
+        self.hierarchy = hierarchy
+        self.register_buffer("mask", hierarchy.mask, persistent=False)
+
+    @abstractmethod
+    def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
+        """The target of each image.
+
+        Args:
+            batch: the images, (B, C, H, W), with their labels.
+            features: (B, D) of the main network's trunk.
+        """
+
+    def hard_target(self, label: Tensor) -> AuxiliaryTarget:
+        """One-hot target of weight 1 from auxiliary classes (B,)."""
+        probabilities = nn.functional.one_hot(label, self.hierarchy.num_auxiliary).float()
+        return AuxiliaryTarget(probabilities, probabilities.new_ones(len(label)))

@@ -1,0 +1,195 @@
+"""A classifier with auxiliary tasks beside its primary one."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from auxlight.batch import Batch
+from auxlight.combiners import Combiner, TaskLosses, WeightedSum
+from auxlight.errors import InputError
+from auxlight.functional import focal_loss
+from auxlight.hierarchy import LabelHierarchy
+from auxlight.labelers.base import Labeler
+from auxlight.hparams import save_plain_hyperparameters
+from auxlight.modules.metrics import stage_metrics
+from auxlight.networks.heads import Head
+from auxlight.tasks import LabelledTask
+
+Stage = Literal["train", "val", "test"]
+
+
+class Prediction(NamedTuple):
+    """What `predict_step` returns: positions (B,), primary classes (B,) and class probabilities (B, C)."""
+
+    index: Tensor
+    primary: Tensor
+    probabilities: Tensor
+
+
+class AuxiliaryClassifier(L.LightningModule):
+    """Primary classification over any trunk, with an auxiliary task whose labels come from a labeler.
+
+    Args:
+        hierarchy: block sizes ψ of the primary classes, or the `LabelHierarchy` of a data module.
+        trunk: images (B, C, H, W) → features (B, feature_dim).
+        feature_dim: size of the features; by default `trunk.feature_dim`.
+        head_dim: hidden size of the two-layer heads; the features' size by default.
+        labeler: source of the auxiliary labels; None trains the primary task alone.
+        combiner: how the losses become one; the weighted sum by default.
+        aux_weight: λ ≥ 0, a factor on every auxiliary loss.
+        focal_gamma: γ ≥ 0 of both losses; 2 is the papers' focal loss, 0 cross-entropy.
+        optimizer: parameters → optimizer. The papers' plain SGD at 0.01 by default.
+        scheduler: optimizer → learning-rate scheduler; none by default.
+        scheduler_interval: step the scheduler each "epoch" or each "step".
+
+    Raises:
+        InputError: λ or γ below 0 or not finite, or an unknown feature size.
+    """
+
+    def __init__(
+        self,
+        hierarchy: LabelHierarchy | Sequence[int],
+        trunk: nn.Module,
+        *,
+        feature_dim: int | None = None,
+        head_dim: int | None = None,
+        labeler: Labeler | None = None,
+        combiner: Combiner | None = None,
+        aux_weight: float = 1.0,
+        focal_gamma: float = 2.0,
+        optimizer: OptimizerCallable = lambda params: SGD(params, lr=0.01),
+        scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__()
+        save_plain_hyperparameters(self)
+        for name, value in (("aux_weight", aux_weight), ("focal_gamma", focal_gamma)):
+            if not (value >= 0 and math.isfinite(value)):
+                raise InputError(f"`{name}` must be a finite number ≥ 0. Found {name}={value}.")
+        feature_dim = getattr(trunk, "feature_dim", None) if feature_dim is None else feature_dim
+        if not isinstance(feature_dim, int):
+            raise InputError(
+                f"`feature_dim` must be given for a trunk that does not carry it. Found {type(trunk).__name__} "
+                "without: set it to the size of the trunk's output."
+            )
+        self.hierarchy = LabelHierarchy.of(hierarchy)
+        self.trunk = trunk
+        self.feature_dim = feature_dim
+        self.aux_weight = aux_weight
+        self.focal_gamma = focal_gamma
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.scheduler_interval: Literal["epoch", "step"] = scheduler_interval
+        self.primary_head = Head(feature_dim, self.hierarchy.num_primary, head_dim)
+        self.combiner = combiner or WeightedSum()
+        self.tasks = nn.ModuleList()
+        if labeler is not None:
+            labeler.bind(self.hierarchy, trunk)
+            auxiliary_head = Head(feature_dim, self.hierarchy.num_auxiliary, head_dim)
+            self.tasks.append(LabelledTask(auxiliary_head, labeler, focal_gamma))
+        self.metrics = nn.ModuleDict(
+            {f"on_{stage}": stage_metrics(self.hierarchy, f"{stage}/") for stage in ("train", "val", "test")}
+        )
+
+    @property
+    def labelled_task(self) -> LabelledTask | None:
+        """The task behind the labeler, None for the single task."""
+        return next((task for task in self.tasks if isinstance(task, LabelledTask)), None)
+
+    def features(self, image: Tensor) -> Tensor:
+        """Trunk features (B, feature_dim) of images (B, C, H, W)."""
+        features: Tensor = self.trunk(image)
+        if features.shape[1:] != (self.feature_dim,):
+            raise InputError(
+                f"`feature_dim` must be the size of the trunk's output. Found feature_dim={self.feature_dim} and "
+                f"features of shape {tuple(features.shape)}."
+            )
+        return features
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Primary logits (B, C) of images (B, channels, H, W)."""
+        logits: Tensor = self.primary_head(self.features(image))
+        return logits
+
+    def primary_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Primary loss (B,) of logits (B, C)."""
+        return focal_loss(logits, batch.primary, self.focal_gamma)
+
+    def task_losses(self, features: Tensor, logits: Tensor, batch: Batch) -> TaskLosses:
+        """Losses of all tasks, per sample."""
+        auxiliary = [task(self.trunk, features, batch) for task in self.tasks]
+        return TaskLosses(
+            self.primary_losses(logits, batch),
+            tuple(losses for losses, _ in auxiliary),
+            tuple(self.aux_weight * weights for _, weights in auxiliary),
+        )
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """The loss of one training step without logs and metrics: what the step inside an agent's game minimises."""
+        features = self.features(batch.image)
+        loss: Tensor = self.combiner(self.task_losses(features, self.primary_head(features), batch))
+        return loss
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One batch: features, losses of all tasks, combined loss."""
+        features = self.features(batch.image)
+        logits = self.primary_head(features)
+        losses = self.task_losses(features, logits, batch)
+        loss: Tensor = self.combiner(losses)
+        logged = {"train/loss": loss, "train/primary_loss": losses.primary.mean()}
+        if self.tasks:
+            logged["train/auxiliary_loss"] = torch.stack(losses.auxiliary_means()).sum()
+            weights = torch.cat(losses.weights)
+            logged |= {"train/weight_mean": weights.mean(), "train/weight_std": weights.std(correction=0)}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.primary))
+        self._update_metrics("train", features, logits, batch)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Primary loss and metrics of a validation batch."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Primary loss and metrics of a test batch."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        """Primary class and class probabilities of each image."""
+        probabilities = self(batch.image).softmax(-1)
+        return Prediction(batch.index, probabilities.argmax(-1), probabilities)
+
+    def _evaluate(self, stage: Stage, batch: Batch) -> None:
+        features = self.features(batch.image)
+        logits = self.primary_head(features)
+        loss = self.primary_losses(logits, batch).mean()
+        self.log(f"{stage}/primary_loss", loss, batch_size=len(batch.primary), sync_dist=True)
+        self._update_metrics(stage, features, logits, batch)
+
+    def _update_metrics(self, stage: Stage, features: Tensor, logits: Tensor, batch: Batch) -> None:
+        metrics = self.metrics[f"on_{stage}"]
+        metrics["primary"].update(logits.detach(), batch.primary)
+        self.log_dict(metrics["primary"], on_step=False, on_epoch=True, prog_bar=False)
+        task = self.labelled_task
+        if task is not None and batch.auxiliary is not None:
+            with torch.no_grad():
+                metrics["auxiliary"].update(task.head(features), batch.auxiliary)
+            self.log_dict(metrics["auxiliary"], on_step=False, on_epoch=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer over every parameter that trains in the main phase."""
+        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer)
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": self.scheduler_interval}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            config["monitor"] = "val/primary_loss"
+        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[typeddict-item]

@@ -1,0 +1,78 @@
+"""VGG with a norm layer after each convolution, ending in one feature vector."""
+
+from math import gcd
+from typing import Literal
+
+from torch import Tensor, nn
+
+from auxlight.errors import InputError
+
+# Convolutions per stage; each stage ends in a 2 × 2 max-pool.
+STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+class VGG(nn.Module):
+    """VGG 11, 13, 16 or 19 without the classifier (Simonyan & Zisserman, 2015), as MAXL and RL-AUX use it.
+
+    Args:
+        depth: 11, 13, 16 or 19.
+        width: factor on every layer's channels; 1 is the paper's network.
+        in_channels: channels of the image.
+        norm: "batch", or "group" for a network that must compute the same function in training and in evaluation
+            (the agent: PPO compares log-probabilities of the two).
+
+    Shape:
+        (B, in_channels, H, W) with H, W ≥ 32 → (B, feature_dim). What five pools leave of a larger image is averaged.
+
+    Raises:
+        InputError: an unknown depth, a width that is not positive, or an image too small for five pools.
+    """
+
+    def __init__(
+        self,
+        depth: int = 16,
+        width: float = 1.0,
+        in_channels: int = 3,
+        norm: Literal["batch", "group"] = "batch",
+    ) -> None:
+        super().__init__()
+        if depth not in STAGES:
+            raise InputError(f"`depth` must be one of {sorted(STAGES)}. Found depth={depth}.")
+        if not 0 < width < float("inf"):
+            raise InputError(f"`width` must be positive. Found width={width}.")
+        if norm not in ("batch", "group"):
+            raise InputError(f"`norm` must be 'batch' or 'group'. Found norm={norm!r}.")
+        self.depth = depth
+        self.width = width
+        self.in_channels = in_channels
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for convolutions, full_width in zip(STAGES[depth], WIDTHS, strict=True):
+            out_channels = max(1, round(full_width * width))
+            for _ in range(convolutions):
+                layers += [
+                    nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(out_channels)
+                    if norm == "batch"
+                    else nn.GroupNorm(gcd(32, max(1, out_channels // 8), out_channels), out_channels),
+                    nn.ReLU(inplace=True),
+                ]
+                channels = out_channels
+            layers.append(nn.MaxPool2d(2))
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.feature_dim = channels
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Features (B, feature_dim) of images (B, C, H, W)."""
+        if image.shape[1] != self.in_channels or min(image.shape[-2:]) < 32:
+            raise InputError(
+                f"VGG takes images of {self.in_channels} channels and at least 32 × 32 pixels (five pools halve it). "
+                f"Found {image.shape[1]} channels of {image.shape[-2]} × {image.shape[-1]}: "
+                "set `in_channels`, or resize the images (`image_size` of the data module)."
+            )
+        features: Tensor = self.layers(image)
+        return features

@@ -1,0 +1,45 @@
+"""What `auxlight predict` leaves behind."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from auxlight.modules.classifier import Prediction
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes the predictions of a data set to one .npz file.
+
+    Arrays: index (N,), position in the split; primary (N,), predicted class; probabilities (N, C). On several devices
+    each writes the images that it saw, with its rank in the file's name.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: str = "predictions.npz") -> None:
+        super().__init__(write_interval="epoch")
+        self.path = Path(path)
+
+    def write_on_epoch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        """Write once, when all batches are predicted."""
+        path = self.path
+        if trainer.world_size > 1:
+            path = path.with_stem(f"{path.stem}_rank{trainer.global_rank}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = [torch.cat(parts).float().cpu().numpy() for parts in zip(*predictions, strict=True)]
+        index, primary, probabilities = Prediction(*arrays)
+        np.savez(path, index=index.astype(np.int64), primary=primary.astype(np.int64), probabilities=probabilities)
+        if trainer.is_global_zero:
+            print(f"Predictions of {len(index)} images: {path}")

@@ -1,0 +1,15 @@
+"""A progress bar that says which network is training."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+
+class PhaseProgressBar(TQDMProgressBar):
+    """Lightning's bar; the main network's epochs are named, as `RLAuxCallback` names the agent's."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        """Name the epoch."""
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch} · main")

@@ -1,0 +1,163 @@
+"""Where Lightning and the agent meet."""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import count, islice
+from typing import Any, cast
+
+import lightning as L
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from tqdm.auto import tqdm
+
+from auxlight.batch import Batch
+from auxlight.datamodules.base import ImageDataModule
+from auxlight.errors import InputError
+from auxlight.labelers.agent import AgentLabels
+from auxlight.modules.classifier import AuxiliaryClassifier
+from auxlight.rl.agent import AgentFactory, Player, paper_ppo
+from auxlight.rl.module_learner import ModuleLearner
+from auxlight.rl.policy import AgentPolicy
+from auxlight.rl.rewards import BatchReward, Reward
+from auxlight.rl.vec_env import AuxTaskVecEnv
+from auxlight.seeding import derive_seed, global_seed, isolated_rng
+
+
+class RLAuxCallback(L.Callback):
+    """Before each epoch of the main network, its agent plays one of its own (RL-AUX).
+
+    At the start of a training epoch the canonical network is remembered; the agent labels batch after batch, the
+    network really trains on them, and the agent learns from the reward; then network, optimizer, schedules and random
+    generators are put back, bit for bit, and Lightning trains the network for one epoch with the agent as labeler.
+    The agent's images and augmentations are a stream of their own, and so are the reward's.
+
+    Logs once an epoch, under ``agent/``: the mean reward, and what the algorithm reports (losses, KL, entropy,
+    explained variance).
+
+    Args:
+        agent: (policy, environment) → an on-policy algorithm of Stable-Baselines3; RL-AUX's PPO by default.
+        reward: what the agent is rewarded for; RL-AUX's `BatchReward` by default.
+
+    Raises:
+        InputError: at the start of the fit, for a module without `AgentLabels` or with manual optimisation, without
+            an auxlight data module, or on several devices.
+    """
+
+    def __init__(self, agent: AgentFactory = paper_ppo, reward: Reward | None = None) -> None:
+        self.agent = agent
+        self.reward = reward or BatchReward()
+        self._player: Player | None = None
+        self._saved: dict[str, Any] | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check what the game needs."""
+        task = pl_module.labelled_task if isinstance(pl_module, AuxiliaryClassifier) else None
+        if task is None or not isinstance(task.labeler, AgentLabels) or not pl_module.automatic_optimization:
+            found = type(pl_module).__name__ if task is None else f"labeler {type(task.labeler).__name__}"
+            raise InputError(
+                "RLAuxCallback needs an AuxiliaryClassifier with automatic optimisation and the labeler AgentLabels. "
+                f"Found {found}: set `labeler: auxlight.AgentLabels`, or remove the callback."
+            )
+        datamodule = getattr(trainer, "datamodule", None)
+        if not isinstance(datamodule, ImageDataModule):
+            raise InputError(
+                "RLAuxCallback draws images beside the training loop and needs an auxlight data module. "
+                f"Found {type(datamodule).__name__}: subclass auxlight.datamodules.ImageDataModule."
+            )
+        if trainer.world_size > 1:
+            raise InputError(
+                f"RLAuxCallback runs on one device for now. Found {trainer.world_size}: set `trainer.devices: 1`."
+            )
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The agent's epoch."""
+        module = cast(AuxiliaryClassifier, pl_module)  # on_fit_start has checked the types
+        labeler = cast(AgentLabels, cast(Any, module.labelled_task).labeler)
+        datamodule = cast(ImageDataModule, cast(Any, trainer).datamodule)
+        loader = datamodule.loader("train", train=True, stream="agent")
+        steps = int(min(len(loader), trainer.num_training_batches))
+        learner = ModuleLearner(trainer, module, labeler)
+        env = AuxTaskVecEnv(
+            learner,
+            partial(self._batches, trainer, datamodule, steps),
+            self._evaluation(trainer, datamodule),
+            labeler.actions,
+            self.reward,
+            datamodule.batch_size,
+            datamodule.image_shape,
+        )
+        bar = tqdm(
+            total=steps,
+            desc=f"Epoch {trainer.current_epoch} · agent",
+            leave=False,
+            position=1,
+            dynamic_ncols=True,
+            disable=trainer.progress_bar_callback is None or trainer.progress_bar_callback.is_disabled,
+        )
+        learner.snapshot()
+        labeler.network.requires_grad_(True)
+        with isolated_rng(derive_seed(global_seed(), "agent", trainer.current_epoch)), bar:
+            try:
+                if self._player is None:
+                    self._player = self._make_player(labeler, env, module.device)
+                report = self._player.play(env, steps, _Progress(bar))
+            finally:
+                learner.restore()
+                labeler.network.requires_grad_(False)
+                labeler.network.zero_grad()
+        labeler.epochs_played += 1
+        module.log_dict(
+            {"agent/reward": env.mean_reward} | {f"agent/{key}": value for key, value in report.items()},
+            on_step=False,
+            on_epoch=True,
+        )
+
+    def _make_player(self, labeler: AgentLabels, env: AuxTaskVecEnv, device: Any) -> Player:
+        policy = cast(Any, partial(AgentPolicy, network=labeler.network))
+        agent = self.agent(policy, env, device=device)
+        if not isinstance(agent, OnPolicyAlgorithm):
+            raise InputError(
+                "`agent` of RLAuxCallback must make an on-policy algorithm of Stable-Baselines3 (PPO, A2C, …). "
+                f"Found {type(agent).__name__}."
+            )
+        player = Player(agent)
+        if self._saved is not None:
+            player.load_state_dict(self._saved)
+            self._saved = None
+        return player
+
+    def _batches(self, trainer: L.Trainer, datamodule: ImageDataModule, steps: int) -> Iterator[Batch]:
+        """One episode: a pass over the training images."""
+        loader = datamodule.loader("train", train=True, stream="agent")
+        cast(Any, loader.sampler).set_epoch(trainer.current_epoch)
+        for raw in islice(loader, steps):
+            yield trainer.strategy.batch_to_device(raw)
+
+    def _evaluation(self, trainer: L.Trainer, datamodule: ImageDataModule) -> Iterator[Batch]:
+        """Random training images for the reward, endlessly."""
+        stream = f"reward {trainer.current_epoch}"
+        loader = datamodule.loader("train", train=True, stream=stream, batch_size=self.reward.batch_size)
+        for passes in count():
+            cast(Any, loader.sampler).set_epoch(passes)
+            for raw in loader:
+                yield trainer.strategy.batch_to_device(raw)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The agent's optimizer and counters; its network belongs to the module."""
+        return {} if self._player is None else self._player.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a saved state as soon as the agent exists."""
+        self._saved = state_dict or None
+
+
+class _Progress(BaseCallback):
+    """Moves a progress bar by one each vector step."""
+
+    def __init__(self, bar: Any) -> None:
+        super().__init__()
+        self.bar = bar
+
+    def _on_step(self) -> bool:
+        self.bar.update(1)
+        return True

@@ -1,0 +1,63 @@
+"""Stable-Baselines3's view of the agent's network."""
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor
+
+from auxlight.networks.agent import AgentNetwork
+
+
+class AgentFeatures(BaseFeaturesExtractor):
+    """The body of an existing agent network."""
+
+    def __init__(self, observation_space: spaces.Space[Any], network: AgentNetwork) -> None:
+        super().__init__(observation_space, network.feature_dim)
+        self.body = network.body
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Features (B, feature_dim) of images (B, C, H, W)."""
+        # The rollout buffer hands out plain memory; convolutions are faster on this layout.
+        features: Tensor = self.body(observations.contiguous(memory_format=torch.channels_last))
+        return features
+
+
+class AgentPolicy(ActorCriticPolicy):
+    """An actor-critic policy around an existing `AgentNetwork`, whose parameters it shares.
+
+    Args:
+        observation_space: the images'.
+        action_space: MultiDiscrete, as `network.action_sizes`.
+        lr_schedule: given by the algorithm.
+        network: whose body, action head and value head are trained.
+        **kwargs: given by the algorithm (its optimizer, above all).
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        *,
+        network: AgentNetwork,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[],
+            ortho_init=False,
+            features_extractor_class=AgentFeatures,
+            features_extractor_kwargs={"network": network},
+            normalize_images=False,
+            **kwargs,
+        )
+        self.action_net = network.action_head
+        self.value_net = network.value_head
+        # The optimizer must hold the heads that act, not the ones that the base class made.
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]

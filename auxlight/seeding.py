@@ -1,0 +1,60 @@
+"""Random draws that depend on where they are made, not on what was drawn before.
+
+A draw is a function of the run's seed and its own coordinates (stream, epoch, batch, …). So a resumed run, or one in
+which an agent plays beside the main network, sees the images and augmentations that it would have seen anyway, and
+two methods with one seed see the same ones.
+"""
+
+import os
+import random
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# 64-bit constants of splitmix64 as the signed integers that torch holds.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+
+
+def global_seed() -> int:
+    """The seed given to ``lightning.seed_everything``, 0 without one: Lightning's own convention for its samplers."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+
+def derive_seed(*coordinates: int | str) -> int:
+    """A 63-bit seed for the draw at these coordinates; different coordinates give unrelated seeds."""
+    words = [zlib.crc32(c.encode()) if isinstance(c, str) else c for c in coordinates]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]) >> 1
+
+
+@contextmanager
+def isolated_rng(seed: int) -> Iterator[None]:
+    """Seed the generators of torch, numpy and random for a block; afterwards all stand where they stood before."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+def hash_integers(values: Tensor, seed: int) -> Tensor:
+    """splitmix64 of int64 `values`, folded to [0, 2^31): one independent-looking draw per value, on any device."""
+
+    def xor_shift(z: Tensor, bits: int) -> Tensor:
+        return z ^ ((z >> bits) & ((1 << (64 - bits)) - 1))  # a logical shift, torch's is arithmetic
+
+    z = (values + 1) * _GOLDEN + seed
+    z = xor_shift(z, 30) * _MIX_1
+    z = xor_shift(z, 27) * _MIX_2
+    return xor_shift(z, 31) & 0x7FFFFFFF
