@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     image: Tensor
     primary: Tensor
     auxiliary: Tensor | None
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which a batch has no use for
 
 
 class AuxiliaryTarget(NamedTuple):

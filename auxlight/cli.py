@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from typing import Any
+from typing import NoReturn
 
 from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -10,9 +10,10 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from auxlight.datamodules import ImageDataModule
 from auxlight.errors import InputError
-from auxlight.hparams import HyperparameterTab
 from auxlight.hierarchy import LabelHierarchy
+from auxlight.hparams import HyperparameterTab
 from auxlight.modules import AuxiliaryClassifier
+from auxlight.parser_errors import parser_cause
 from auxlight.prediction import PredictionWriter
 from auxlight.progress import PhaseProgressBar
 
@@ -43,16 +44,13 @@ class AuxlightCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Read the test set once, and say where everything lies."""
-        checkpoint = self.trainer.checkpoint_callback
+        checkpoint = self.trainer.checkpoint_callback  # None in a fast_dev_run
         best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
         self.trainer.test(self.model, self.datamodule, ckpt_path=best or None)
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
-            if best:
-                print(f"Tested:      {best} (best validation accuracy)")
-            if isinstance(checkpoint, ModelCheckpoint):
-                print(f"Checkpoints: {checkpoint.dirpath}")
-            if self.trainer.log_dir:
-                print(f"TensorBoard: tensorboard --logdir {self.trainer.log_dir}")
+        if self.trainer.is_global_zero and isinstance(checkpoint, ModelCheckpoint):
+            print(f"Tested:      {best or 'the network as it is'} (chosen by {checkpoint.monitor})")
+            print(f"Checkpoints: {checkpoint.dirpath}")
+            print(f"TensorBoard: tensorboard --logdir {self.trainer.log_dir}")
 
 
 def _block_sizes(hierarchy: LabelHierarchy) -> list[int]:
@@ -62,8 +60,7 @@ def _block_sizes(hierarchy: LabelHierarchy) -> list[int]:
 
 def main(args: ArgsType = None) -> None:
     """Run the command line; a user's mistake ends it with one line and exit code 2."""
-    # All data is in memory: worker processes would only copy it.
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    _silence_expected_warnings()
     try:
         AuxlightCLI(
             AuxiliaryClassifier,
@@ -77,6 +74,27 @@ def main(args: ArgsType = None) -> None:
             parser_kwargs={"exit_on_error": False},
             args=args,
         )
-    except (InputError, ArgumentError) as error:
-        print(f"auxlight: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except InputError as error:
+        _fail(str(error))
+    except ArgumentError as error:
+        _fail(parser_cause(str(error)))
+    except ValueError as error:
+        # jsonargparse wraps what a constructor raises into a report on every type that it tried.
+        if not str(error).startswith("Does not validate"):
+            raise
+        _fail(parser_cause(str(error)))
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"auxlight: error: {message}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def _silence_expected_warnings() -> None:
+    """Silence what Lightning warns about and auxlight does on purpose."""
+    for message in (
+        ".*does not have many workers.*",  # all data is in memory, worker processes would only copy it
+        ".*module.s. in eval mode at the start of training.*",  # an agent acts in evaluation mode
+        ".*smaller than the logging interval.*",  # everything is logged by epoch
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -73,5 +73,3 @@ def sample_weight(level: Tensor, low: float = -5.0, high: float = 5.0) -> Tensor
         Same shape, values in [2^low, 2^high].
     """
     return torch.exp2((high - low) * level + low)
-
-

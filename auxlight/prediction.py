@@ -38,8 +38,12 @@ class PredictionWriter(BasePredictionWriter):
         if trainer.world_size > 1:
             path = path.with_stem(f"{path.stem}_rank{trainer.global_rank}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = [torch.cat(parts).float().cpu().numpy() for parts in zip(*predictions, strict=True)]
-        index, primary, probabilities = Prediction(*arrays)
-        np.savez(path, index=index.astype(np.int64), primary=primary.astype(np.int64), probabilities=probabilities)
+        columns = Prediction(*(torch.cat(parts).cpu() for parts in zip(*predictions, strict=True)))
+        np.savez(
+            path,
+            index=columns.index.numpy(),
+            primary=columns.primary.numpy(),
+            probabilities=columns.probabilities.float().numpy(),
+        )
         if trainer.is_global_zero:
-            print(f"Predictions of {len(index)} images: {path}")
+            print(f"Predictions of {len(columns.index)} images: {path}")

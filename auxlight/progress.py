@@ -1,5 +1,6 @@
 """A progress bar that says which network is training."""
 
+import contextlib
 from typing import Any
 
 import lightning as L
@@ -13,3 +14,8 @@ class PhaseProgressBar(TQDMProgressBar):
         """Name the epoch."""
         super().on_train_epoch_start(trainer, *args)
         self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch} · main")
+
+    def on_exception(self, *args: Any) -> None:
+        """End the bar's line, so that what is said next has one of its own."""
+        with contextlib.suppress(TypeError):  # raised while there is no bar yet
+            self.train_progress_bar.close()

@@ -149,5 +149,3 @@ class ImageDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: RawBatch | Batch, dataloader_idx: int) -> Batch:
         """Augment and normalise on the device. A `Batch` made elsewhere passes as it is."""
         return self.pipeline(batch) if isinstance(batch, RawBatch) else batch
-
-

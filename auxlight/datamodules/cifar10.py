@@ -21,7 +21,7 @@ class CIFAR10DataModule(MirroredDataModule):
         psi: auxiliary classes per primary class, one number or one per class.
     """
 
-    name = "cifar10"
+    dataset_name = "cifar10"
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class CIFAR10DataModule(MirroredDataModule):
         )
 
     def torchvision_dataset(self, train: bool, download: bool) -> Any:
-        """torchvision's CIFAR10."""
+        """Torchvision's CIFAR10."""
         return datasets.CIFAR10(self.root, train, download=download)
 
     def arrays_of(self, dataset: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ class CIFAR100SuperclassDataModule(MirroredDataModule):
         InputError: an auxiliary level not finer than the primary one, or `psi` that contradicts the human labels.
     """
 
-    name = "cifar100"
+    dataset_name = "cifar100"
     label_key = "fine"
 
     def __init__(
@@ -67,7 +67,7 @@ class CIFAR100SuperclassDataModule(MirroredDataModule):
         )
 
     def torchvision_dataset(self, train: bool, download: bool) -> Any:
-        """torchvision's CIFAR100."""
+        """Torchvision's CIFAR100."""
         return datasets.CIFAR100(self.root, train, download=download)
 
     def arrays_of(self, dataset: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -136,7 +136,7 @@ def _one_line(error: Exception) -> str:
 class Draw(NamedTuple):
     """Which images make a batch, and the seed of their augmentation (None: none)."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which a batch has no use for
     seed: int | None
 
 
@@ -146,7 +146,7 @@ class RawBatch(NamedTuple):
     image: Tensor
     primary: Tensor
     auxiliary: Tensor | None
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which a batch has no use for
     seed: int | None
 
 

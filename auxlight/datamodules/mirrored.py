@@ -14,21 +14,21 @@ from auxlight.errors import InputError
 
 
 class MirroredDataModule(ImageDataModule):
-    """A data set that torchvision knows, or its mirror `root/{name}.npz` on a machine without network.
+    """A data set that torchvision knows, or its mirror `root/{dataset_name}.npz` on a machine without network.
 
     The mirror holds train_images and test_images (N, H, W, 3) uint8, and one label array per split, (N,) of integers.
 
     Attributes:
-        name: of the data set and its mirror.
+        dataset_name: of the data set and its mirror.
         label_key: name of the label arrays, after "train_" and "test_".
     """
 
-    name: ClassVar[str]
+    dataset_name: ClassVar[str]
     label_key: ClassVar[str] = "labels"
 
     @abstractmethod
     def torchvision_dataset(self, train: bool, download: bool) -> Any:
-        """torchvision's data set of one official split."""
+        """Torchvision's data set of one official split."""
 
     @abstractmethod
     def arrays_of(self, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +37,7 @@ class MirroredDataModule(ImageDataModule):
     @property
     def mirror(self) -> Path:
         """Where the mirror would lie."""
-        return self.root / f"{self.name}.npz"
+        return self.root / f"{self.dataset_name}.npz"
 
     def prepare_data(self) -> None:
         """Download, where asked to and no mirror is there.
@@ -54,7 +54,7 @@ class MirroredDataModule(ImageDataModule):
         except Exception as error:  # whatever the network and the archives raise
             reason = " ".join(str(error).split())
             raise InputError(
-                f"{self.name} could not be downloaded ({reason}). Without a network, put {self.mirror} there."
+                f"{self.dataset_name} could not be downloaded ({reason}). Without a network, put {self.mirror} there."
             ) from error
 
     def load_split(self, train: bool) -> ImageSet:
@@ -73,7 +73,7 @@ class MirroredDataModule(ImageDataModule):
                 images, labels = self.arrays_of(self.torchvision_dataset(train, download=False))
             except Exception as error:  # torchvision raises RuntimeError, and whatever a damaged file causes
                 raise InputError(
-                    f"{self.name} is not in `root`: put {self.mirror} there (arrays train_images, "
+                    f"{self.dataset_name} is not in `root`: put {self.mirror} there (arrays train_images, "
                     f"train_{self.label_key}, test_images, test_{self.label_key}) or torchvision's files, or set "
                     f"`download: true`. Found root={str(self.root)!r}."
                 ) from error

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -113,13 +112,13 @@ def _read_hierarchy(path: Path, psi: int | Sequence[int] | None) -> tuple[LabelH
         raise InputError(
             f"`train_auxiliary` must hold one label per image. Found {len(auxiliary)} for {len(primary)} images."
         )
-    pairs = torch.stack([auxiliary, primary], 1).unique(dim=0)  # sorted by sub-label
-    if not torch.equal(pairs[:, 0], torch.arange(int(auxiliary.max()) + 1)):
+    pairs = sorted(set(zip(auxiliary.tolist(), primary.tolist(), strict=True)))
+    if [sub_label for sub_label, _ in pairs] != list(range(int(auxiliary.max()) + 1)):
         raise InputError(
             "`train_auxiliary` must use every sub-label from 0 up, each inside one primary class. "
-            f"Found pairs (sub-label, primary class) {pairs.tolist()[:20]}."
+            f"Found pairs (sub-label, primary class) {pairs[:20]}."
         )
-    hierarchy, block_order = LabelHierarchy.from_parents(pairs[:, 1].tolist())
+    hierarchy, block_order = LabelHierarchy.from_parents([parent for _, parent in pairs])
     if psi is not None and LabelHierarchy.build(num_primary, psi) != hierarchy:
         raise InputError(f"`psi` must fit the sub-labels of the file ({list(hierarchy.psi)}). Found psi={psi}.")
     return hierarchy, block_order

@@ -29,7 +29,7 @@ def stratified_split(strata: Tensor, val_split: float, seed: int) -> tuple[Tenso
         raise InputError(
             f"`val_split` must lie between 0 and 1, so that neither split is empty. Found val_split={val_split}."
         )
-    order = _shuffled_by_class(strata, derive_seed(seed, "split"))
+    order = _ShuffledByClass(strata, derive_seed(seed, "split"))
     # Largest remainders: every class gives its share, rounded so that the total is right.
     counts = torch.bincount(strata)
     share = counts * val_split
@@ -53,18 +53,18 @@ def balanced_subset(strata: Tensor, size: int, seed: int) -> Tensor:
     Raises:
         InputError: more than there are, or fewer than there are classes.
     """
-    classes = int(strata.unique().numel())
+    classes = int((torch.bincount(strata) > 0).sum())
     if not classes <= size <= len(strata):
         raise InputError(
             f"`num_train` must lie between {classes} (one image per class) and {len(strata)} "
             f"(the training images left after the validation split). Found num_train={size}."
         )
-    order = _shuffled_by_class(strata, derive_seed(seed, "subset"))
+    order = _ShuffledByClass(strata, derive_seed(seed, "subset"))
     # The k-th images of all classes come before the (k+1)-th of any.
     return torch.argsort(order.rank * len(strata) + order.tie, stable=True)[:size].sort().values
 
 
-class _shuffled_by_class:
+class _ShuffledByClass:
     """A random order of the images inside each class.
 
     Attributes:
@@ -128,6 +128,6 @@ class BatchSampler(DistributedSampler[Draw]):
         # total_size is the next multiple of the number of devices: below the length in training, above it otherwise.
         order = order.repeat(-(-self.total_size // length))[: self.total_size]
         mine = order[self.rank :: self.num_replicas]
-        for number, index in enumerate(mine.split(self.batch_size)[: len(self)]):
+        for number, index in enumerate(torch.split(mine, self.batch_size)[: len(self)]):
             draw = (self.seed, self.stream, "augment", self.epoch, self.rank, number)
             yield Draw(index, derive_seed(*draw) if self.train else None)

@@ -22,7 +22,7 @@ class SVHNDataModule(MirroredDataModule):
         psi: auxiliary classes per primary class, one number or one per class.
     """
 
-    name = "svhn"
+    dataset_name = "svhn"
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class SVHNDataModule(MirroredDataModule):
         )
 
     def torchvision_dataset(self, train: bool, download: bool) -> Any:
-        """torchvision's SVHN (its .mat files are read by scipy)."""
+        """Torchvision's SVHN (its .mat files are read by scipy)."""
         return datasets.SVHN(str(self.root), "train" if train else "test", download=download)
 
     def arrays_of(self, dataset: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,5 @@
 """What an agent can do with an image, and what that means for the main network."""
 
-
 from torch import Tensor, nn
 
 from auxlight.batch import AuxiliaryTarget

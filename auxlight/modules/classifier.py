@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import lightning as L
 import torch
@@ -10,16 +10,15 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from auxlight.batch import Batch
 from auxlight.combiners import Combiner, TaskLosses, WeightedSum
 from auxlight.errors import InputError
 from auxlight.functional import focal_loss
 from auxlight.hierarchy import LabelHierarchy
-from auxlight.labelers.base import Labeler
 from auxlight.hparams import save_plain_hyperparameters
-from auxlight.modules.metrics import stage_metrics
+from auxlight.labelers.base import Labeler
+from auxlight.modules.metrics import StageMetrics
 from auxlight.networks.heads import Head
 from auxlight.tasks import LabelledTask
 
@@ -29,7 +28,7 @@ Stage = Literal["train", "val", "test"]
 class Prediction(NamedTuple):
     """What `predict_step` returns: positions (B,), primary classes (B,) and class probabilities (B, C)."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which a batch has no use for
     primary: Tensor
     probabilities: Tensor
 
@@ -96,7 +95,7 @@ class AuxiliaryClassifier(L.LightningModule):
             auxiliary_head = Head(feature_dim, self.hierarchy.num_auxiliary, head_dim)
             self.tasks.append(LabelledTask(auxiliary_head, labeler, focal_gamma))
         self.metrics = nn.ModuleDict(
-            {f"on_{stage}": stage_metrics(self.hierarchy, f"{stage}/") for stage in ("train", "val", "test")}
+            {f"on_{stage}": StageMetrics(self.hierarchy, f"{stage}/") for stage in ("train", "val", "test")}
         )
 
     @property
@@ -149,7 +148,7 @@ class AuxiliaryClassifier(L.LightningModule):
             logged["train/auxiliary_loss"] = torch.stack(losses.auxiliary_means()).sum()
             weights = torch.cat(losses.weights)
             logged |= {"train/weight_mean": weights.mean(), "train/weight_std": weights.std(correction=0)}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.primary))
+        self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=False, batch_size=len(batch.primary))
         self._update_metrics("train", features, logits, batch)
         return loss
 
@@ -174,14 +173,14 @@ class AuxiliaryClassifier(L.LightningModule):
         self._update_metrics(stage, features, logits, batch)
 
     def _update_metrics(self, stage: Stage, features: Tensor, logits: Tensor, batch: Batch) -> None:
-        metrics = self.metrics[f"on_{stage}"]
-        metrics["primary"].update(logits.detach(), batch.primary)
-        self.log_dict(metrics["primary"], on_step=False, on_epoch=True, prog_bar=False)
+        metrics = cast(StageMetrics, self.metrics[f"on_{stage}"])
+        metrics.primary.update(logits.detach(), batch.primary)
+        self.log_dict(metrics.primary, on_step=False, on_epoch=True)
         task = self.labelled_task
         if task is not None and batch.auxiliary is not None:
             with torch.no_grad():
-                metrics["auxiliary"].update(task.head(features), batch.auxiliary)
-            self.log_dict(metrics["auxiliary"], on_step=False, on_epoch=True)
+                metrics.auxiliary.update(task.head(features), batch.auxiliary)
+            self.log_dict(metrics.auxiliary, on_step=False, on_epoch=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over every parameter that trains in the main phase."""
@@ -189,7 +188,6 @@ class AuxiliaryClassifier(L.LightningModule):
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer)
-        config: dict[str, Any] = {"scheduler": scheduler, "interval": self.scheduler_interval}
-        if isinstance(scheduler, ReduceLROnPlateau):
-            config["monitor"] = "val/primary_loss"
-        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[typeddict-item]
+        # The monitor is read by ReduceLROnPlateau alone.
+        config = {"scheduler": scheduler, "interval": self.scheduler_interval, "monitor": "val/primary_loss"}
+        return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})

@@ -14,31 +14,15 @@ from stable_baselines3.common.vec_env import VecEnv
 AgentFactory = Callable[[type[ActorCriticPolicy], VecEnv], OnPolicyAlgorithm]
 
 
-def paper_ppo(
-    policy: type[ActorCriticPolicy],
-    env: VecEnv,
-    learning_rate: float = 3e-4,
-    n_steps: int = 20,
-    batch_size: int | None = None,
-    n_epochs: int = 10,
-    gamma: float = 0.99,
-    gae_lambda: float = 0.95,
-    clip_range: float = 0.2,
-    ent_coef: float = 0.01,
-    vf_coef: float = 0.5,
-    max_grad_norm: float = 0.5,
-    target_kl: float | None = None,
-    device: str = "auto",
-) -> OnPolicyAlgorithm:
-    """PPO with RL-AUX's hyperparameters: learning rate 3e-4, entropy 0.01, 10 epochs over each rollout.
+class PaperPPO(PPO):
+    """PPO with RL-AUX's hyperparameters: learning rate 3e-4, entropy 0.01, 10 passes over each rollout.
 
     Args:
         policy: given by the callback.
         env: given by the callback.
         learning_rate: of Adam.
-        n_steps: vector steps (batches) in a rollout, at most: 20 × 100 images are SB3's default of 2048 steps, rounded
-            to whole batches.
-        batch_size: images in a minibatch; by default as many as the main network's batch.
+        n_steps: batches in a rollout, at most: 20 × 100 images are SB3's default of 2048, rounded to whole batches.
+        batch_size: images in a minibatch; by default as many as in the main network's batch.
         n_epochs: passes over each rollout.
         gamma: discount per batch.
         gae_lambda: λ of generalised advantage estimation.
@@ -49,22 +33,40 @@ def paper_ppo(
         target_kl: stop a rollout's updates beyond this divergence.
         device: given by the callback: the main network's.
     """
-    return PPO(
-        policy,
-        env,
-        learning_rate=learning_rate,
-        n_steps=n_steps,
-        batch_size=batch_size or env.num_envs,
-        n_epochs=n_epochs,
-        gamma=gamma,
-        gae_lambda=gae_lambda,
-        clip_range=clip_range,
-        ent_coef=ent_coef,
-        vf_coef=vf_coef,
-        max_grad_norm=max_grad_norm,
-        target_kl=target_kl,
-        device=device,
-    )
+
+    def __init__(
+        self,
+        policy: type[ActorCriticPolicy],
+        env: VecEnv,
+        learning_rate: float = 3e-4,
+        n_steps: int = 20,
+        batch_size: int | None = None,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float = 0.2,
+        ent_coef: float = 0.01,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        device: str = "auto",
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            batch_size=batch_size or env.num_envs,
+            n_epochs=n_epochs,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            clip_range=clip_range,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            target_kl=target_kl,
+            device=device,
+        )
 
 
 class EpochMeans(KVWriter):

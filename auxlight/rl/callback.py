@@ -6,6 +6,7 @@ from itertools import count, islice
 from typing import Any, cast
 
 import lightning as L
+from lightning.pytorch.callbacks import TQDMProgressBar
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from tqdm.auto import tqdm
@@ -15,7 +16,7 @@ from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.labelers.agent import AgentLabels
 from auxlight.modules.classifier import AuxiliaryClassifier
-from auxlight.rl.agent import AgentFactory, Player, paper_ppo
+from auxlight.rl.agent import AgentFactory, PaperPPO, Player
 from auxlight.rl.module_learner import ModuleLearner
 from auxlight.rl.policy import AgentPolicy
 from auxlight.rl.rewards import BatchReward, Reward
@@ -43,7 +44,7 @@ class RLAuxCallback(L.Callback):
             an auxlight data module, or on several devices.
     """
 
-    def __init__(self, agent: AgentFactory = paper_ppo, reward: Reward | None = None) -> None:
+    def __init__(self, agent: AgentFactory = PaperPPO, reward: Reward | None = None) -> None:
         self.agent = agent
         self.reward = reward or BatchReward()
         self._player: Player | None = None
@@ -86,13 +87,14 @@ class RLAuxCallback(L.Callback):
             datamodule.batch_size,
             datamodule.image_shape,
         )
+        progress_bar = trainer.progress_bar_callback
         bar = tqdm(
             total=steps,
             desc=f"Epoch {trainer.current_epoch} · agent",
             leave=False,
             position=1,
             dynamic_ncols=True,
-            disable=trainer.progress_bar_callback is None or trainer.progress_bar_callback.is_disabled,
+            disable=not (isinstance(progress_bar, TQDMProgressBar) and progress_bar.is_enabled),
         )
         learner.snapshot()
         labeler.network.requires_grad_(True)
@@ -113,8 +115,7 @@ class RLAuxCallback(L.Callback):
         )
 
     def _make_player(self, labeler: AgentLabels, env: AuxTaskVecEnv, device: Any) -> Player:
-        policy = cast(Any, partial(AgentPolicy, network=labeler.network))
-        agent = self.agent(policy, env, device=device)
+        agent = cast(Any, self.agent)(AgentPolicy.around(labeler.network), env, device=device)
         if not isinstance(agent, OnPolicyAlgorithm):
             raise InputError(
                 "`agent` of RLAuxCallback must make an on-policy algorithm of Stable-Baselines3 (PPO, A2C, …). "

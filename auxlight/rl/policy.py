@@ -1,6 +1,6 @@
 """Stable-Baselines3's view of the agent's network."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
@@ -29,21 +29,27 @@ class AgentFeatures(BaseFeaturesExtractor):
 class AgentPolicy(ActorCriticPolicy):
     """An actor-critic policy around an existing `AgentNetwork`, whose parameters it shares.
 
+    Algorithms make their policy themselves, from a class; `around` makes the class.
+
     Args:
         observation_space: the images'.
         action_space: MultiDiscrete, as `network.action_sizes`.
         lr_schedule: given by the algorithm.
-        network: whose body, action head and value head are trained.
         **kwargs: given by the algorithm (its optimizer, above all).
     """
+
+    network: ClassVar[AgentNetwork]
+
+    @classmethod
+    def around(cls, network: AgentNetwork) -> type["AgentPolicy"]:
+        """The class of policies that train this network."""
+        return type(cls.__name__, (cls,), {"network": network})
 
     def __init__(
         self,
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
-        *,
-        network: AgentNetwork,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -53,11 +59,11 @@ class AgentPolicy(ActorCriticPolicy):
             net_arch=[],
             ortho_init=False,
             features_extractor_class=AgentFeatures,
-            features_extractor_kwargs={"network": network},
+            features_extractor_kwargs={"network": self.network},
             normalize_images=False,
             **kwargs,
         )
-        self.action_net = network.action_head
-        self.value_net = network.value_head
+        self.action_net = self.network.action_head
+        self.value_net = self.network.value_head
         # The optimizer must hold the heads that act, not the ones that the base class made.
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]

@@ -1,7 +1,7 @@
 """What the agent is rewarded for."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from auxlight.functional import batch_entropy
 from auxlight.rl.learner import Learner
 
 
-class Reward(Protocol):
+class Reward(ABC):
     """Trains the learner on a labelled batch and says what each label was worth.
 
     Attributes:
@@ -21,9 +21,8 @@ class Reward(Protocol):
 
     batch_size: int
 
-    def __call__(
-        self, learner: Learner, batch: Batch, target: AuxiliaryTarget, evaluation: Iterator[Batch]
-    ) -> Tensor:
+    @abstractmethod
+    def __call__(self, learner: Learner, batch: Batch, target: AuxiliaryTarget, evaluation: Iterator[Batch]) -> Tensor:
         """One main step, then the reward of each of its images.
 
         Args:
@@ -37,7 +36,7 @@ class Reward(Protocol):
         """
 
 
-class BatchReward:
+class BatchReward(Reward):
     """The paper's reward (Eq. 4): after the step, minus the primary loss on random training images.
 
     r = −L_primary(θ⁺) − entropy_weight · H, the same for every image of the batch, with H the *negative* entropy of the
@@ -55,9 +54,7 @@ class BatchReward:
         self.batch_size = batch_size
         self.entropy_weight = entropy_weight
 
-    def __call__(
-        self, learner: Learner, batch: Batch, target: AuxiliaryTarget, evaluation: Iterator[Batch]
-    ) -> Tensor:
+    def __call__(self, learner: Learner, batch: Batch, target: AuxiliaryTarget, evaluation: Iterator[Batch]) -> Tensor:
         """See `Reward.__call__`."""
         learner.train_on(batch, target)
         loss = learner.primary_loss(next(evaluation))

@@ -57,7 +57,7 @@ class AuxTaskVecEnv(VecEnv):
         self.reward = reward
         self.render_mode = None
         observation_space = spaces.Box(-np.inf, np.inf, tuple(image_shape), np.float32)
-        super().__init__(num_envs, observation_space, spaces.MultiDiscrete(actions.sizes))
+        super().__init__(num_envs, observation_space, spaces.MultiDiscrete(list(actions.sizes)))
         self._batches: Iterator[Batch] = iter(())
         self._batch: Batch | None = None
         self._chosen = np.zeros((num_envs, len(actions.sizes)), dtype=np.int64)
