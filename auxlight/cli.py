@@ -2,9 +2,10 @@
 
 import sys
 import warnings
+from pathlib import Path
 from typing import NoReturn
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -32,15 +33,29 @@ class AuxlightCLI(LightningCLI):
             {
                 "checkpoint.monitor": "val/accuracy",
                 "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
-                "checkpoint.filename": "epoch={epoch}",
-                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.filename": "best",
+                "checkpoint.enable_version_counter": False,
                 "trainer.logger": {
                     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
                     "init_args": {"save_dir": "logs", "name": "auxlight", "default_hp_metric": False},
                 },
             }
         )
+
+    def before_instantiate_classes(self) -> None:
+        """Add the bar that names its phases, unless the user wants none or another; resume in the run's own folder."""
+        config = self.config[self.subcommand]
+        trainer = config.trainer
+        callbacks = trainer.callbacks or []
+        chosen = [str(c.class_path) for c in (callbacks if isinstance(callbacks, list) else [callbacks])]
+        if trainer.enable_progress_bar is not False and not any(path.endswith("ProgressBar") for path in chosen):
+            self.trainer_defaults["callbacks"].append(PhaseProgressBar())
+        if self.subcommand == "fit" and config.get("ckpt_path"):
+            run = Path(config.ckpt_path).resolve().parents[1]
+            logger = trainer.logger
+            arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
+            if arguments and run.parent == Path(arguments.save_dir, arguments.name or "").resolve():
+                arguments.version = run.name
 
     def after_fit(self) -> None:
         """Read the test set once, and say where everything lies."""
@@ -49,8 +64,17 @@ class AuxlightCLI(LightningCLI):
         self.trainer.test(self.model, self.datamodule, ckpt_path=best or None)
         if self.trainer.is_global_zero and isinstance(checkpoint, ModelCheckpoint):
             print(f"Tested:      {best or 'the network as it is'} (chosen by {checkpoint.monitor})")
-            print(f"Checkpoints: {checkpoint.dirpath}")
+            print(f"Checkpoints: {checkpoint.dirpath}/best.ckpt, last.ckpt (resume: --ckpt_path …/last.ckpt)")
             print(f"TensorBoard: tensorboard --logdir {self.trainer.log_dir}")
+
+
+def last_checkpoint() -> ModelCheckpoint:
+    """Writes ``last.ckpt`` after each epoch, from which a run resumes to the same weights.
+
+    `save_last` of the checkpoint that validated best would not do: it writes only when the score improves, and from
+    inside the epoch.
+    """
+    return ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
 
 
 def _block_sizes(hierarchy: LabelHierarchy) -> list[int]:
@@ -70,7 +94,7 @@ def main(args: ArgsType = None) -> None:
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [HyperparameterTab(), PhaseProgressBar()]},
+            trainer_defaults={"callbacks": [HyperparameterTab(), last_checkpoint()]},
             parser_kwargs={"exit_on_error": False},
             args=args,
         )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -47,7 +48,9 @@ class LabelHierarchy:
         Raises:
             InputError: a list whose length is not `num_primary`, or sizes below 1.
         """
-        if isinstance(psi, int):
+        if isinstance(psi, Integral) and not isinstance(psi, bool):
+            psi = int(psi)
+        if not isinstance(psi, Sequence):
             return cls((psi,) * num_primary)
         if len(psi) != num_primary:
             raise InputError(
@@ -71,6 +74,8 @@ class LabelHierarchy:
             InputError: a primary class without a sub-class.
         """
         parent = torch.as_tensor(parents, dtype=torch.int64)
+        if parent.ndim != 1 or (parent < 0).any():
+            raise InputError(f"`parents` must be one primary class per sub-class, each ≥ 0. Found {list(parents)}.")
         sizes = torch.bincount(parent)
         order = torch.argsort(parent, stable=True)
         block_index = torch.empty_like(order)

@@ -1,10 +1,12 @@
 """Hyperparameters that any checkpoint reader and any logger can hold."""
 
 import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -16,20 +18,35 @@ def save_plain_hyperparameters(owner: HyperparametersMixin) -> None:
     (labelers, partial optimizers) are left out: a checkpoint must load with ``weights_only=True``.
     """
     frame = inspect.currentframe()
-    owner.save_hyperparameters(frame=frame.f_back if frame else None, logger=False)
-    for key, value in list(owner.hparams.items()):
-        if isinstance(value, Path):
-            owner.hparams[key] = str(value)
-        elif not _is_plain(value):
-            del owner.hparams[key]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is an instance of `nn.Module`.*")  # it leaves again below
+        owner.save_hyperparameters(frame=frame.f_back if frame else None, logger=False)
+        dropped = [key for key, value in owner.hparams.items() if _plain(value) is _NOT_PLAIN]
+    # Once more without the objects: Lightning keeps a deep copy of all that it was given.
+    owner.save_hyperparameters(frame=frame.f_back if frame else None, ignore=dropped, logger=False)
+    for key, value in owner.hparams.items():
+        owner.hparams[key] = _plain(value)
 
 
-def _is_plain(value: Any) -> bool:
+_NOT_PLAIN = object()
+
+
+def _plain(value: Any) -> Any:
+    """The value in plain types, or `_NOT_PLAIN`. Subclasses are no plain types: numpy's floats are floats to Python."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+        parts = {key: _plain(item) for key, item in value.items()}
+        fits = all(isinstance(key, str) and item is not _NOT_PLAIN for key, item in parts.items())
+        return parts if fits else _NOT_PLAIN
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
+        items = [_plain(item) for item in value]
+        if any(item is _NOT_PLAIN for item in items):
+            return _NOT_PLAIN
+        return items if isinstance(value, list) else tuple(items)
+    return value if value is None or type(value) in (bool, int, float, str) else _NOT_PLAIN
 
 
 class HyperparameterTab(L.Callback):

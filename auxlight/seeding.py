@@ -5,9 +5,9 @@ which an agent plays beside the main network, sees the images and augmentations 
 two methods with one seed see the same ones.
 """
 
+import hashlib
 import os
 import random
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,8 +28,8 @@ def global_seed() -> int:
 
 def derive_seed(*coordinates: int | str) -> int:
     """A 63-bit seed for the draw at these coordinates; different coordinates give unrelated seeds."""
-    words = [zlib.crc32(c.encode()) if isinstance(c, str) else c for c in coordinates]
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]) >> 1
+    digest = hashlib.blake2b(repr(coordinates).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The data module that all data sets share."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +68,12 @@ class ImageDataModule(L.LightningDataModule):
             raise InputError(f"`batch_size` must be at least 1. Found batch_size={batch_size}.")
         if crop_padding < 0:
             raise InputError(f"`crop_padding` must be at least 0. Found crop_padding={crop_padding}.")
+        if seed < 0:
+            raise InputError(f"`seed` must be at least 0. Found seed={seed}.")
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+                rule = "three finite numbers, one per channel" + (", each above 0" if name == "std" else "")
+                raise InputError(f"`{name}` must be {rule}. Found {name}={list(values)}.")
         self.hierarchy = hierarchy
         self.root = Path(root)
         self.batch_size = batch_size
@@ -121,14 +128,20 @@ class ImageDataModule(L.LightningDataModule):
         dataset = self._splits[split]
         sampler = BatchSampler(
             dataset,
-            min(batch_size or self.batch_size, len(dataset)),
+            min(self.batch_size if batch_size is None else batch_size, len(dataset)),
             train=train,
             seed=global_seed(),
             stream=stream,
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
         )
-        return DataLoader(dataset, sampler=sampler, batch_size=None)  # type: ignore[arg-type]
+        if train and not len(sampler):
+            raise InputError(
+                f"`batch_size` must not exceed a device's share of the training images, {sampler.num_samples}. "
+                f"Found batch_size={sampler.batch_size}."
+            )
+        # A generator of its own: an iterator's seed, which no worker reads here, would move the global one.
+        return DataLoader(dataset, sampler=sampler, batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
 
     def train_dataloader(self) -> DataLoader[RawBatch]:
         """Training batches of the main network."""

@@ -103,7 +103,7 @@ def npz_keys(path: Path) -> list[str]:
         InputError: a file that is no .npz.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return sorted(archive.files)
     except Exception as error:  # zipfile, zlib, struct, OSError, AttributeError: numpy documents no common class
         raise InputError(f"{path} must be a .npz file. It cannot be opened: {_one_line(error)}.") from error
@@ -120,12 +120,14 @@ def read_npz(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
     if missing:
         raise InputError(f"{path} must hold the array `{missing[0]}`. Found {present}.")
     arrays = {}
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         for key in keys:
             try:
                 arrays[key] = archive[key]
             except Exception as error:
                 raise InputError(f"{path}: the array `{key}` cannot be read: {_one_line(error)}.") from error
+            if not isinstance(arrays[key], np.ndarray):
+                raise InputError(f"{path}: `{key}` must be an array. Found {type(arrays[key]).__name__}.")
     return arrays
 
 

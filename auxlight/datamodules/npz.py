@@ -103,7 +103,11 @@ def _read_hierarchy(path: Path, psi: int | Sequence[int] | None) -> tuple[LabelH
     if not len(primary):
         raise InputError(f"{path} must hold training images. Found `train_primary` empty.")
     check_range(primary, None, "train_primary")
-    num_primary = int(primary.max()) + 1
+    num_primary = len(primary.unique())  # type: ignore[no-untyped-call]
+    if int(primary.max()) >= num_primary:
+        raise InputError(
+            f"`train_primary` must use every primary class from 0 up. Found none of some below {int(primary.max())}."
+        )
     if not labelled:
         return LabelHierarchy.build(num_primary, 5 if psi is None else psi), None
     auxiliary = to_label_tensor(arrays["train_auxiliary"], "train_auxiliary")
@@ -113,10 +117,11 @@ def _read_hierarchy(path: Path, psi: int | Sequence[int] | None) -> tuple[LabelH
             f"`train_auxiliary` must hold one label per image. Found {len(auxiliary)} for {len(primary)} images."
         )
     pairs = sorted(set(zip(auxiliary.tolist(), primary.tolist(), strict=True)))
-    if [sub_label for sub_label, _ in pairs] != list(range(int(auxiliary.max()) + 1)):
+    if [sub_label for sub_label, _ in pairs] != list(range(len(pairs))):
         raise InputError(
             "`train_auxiliary` must use every sub-label from 0 up, each inside one primary class. "
-            f"Found pairs (sub-label, primary class) {pairs[:20]}."
+            f"Found pairs (sub-label, primary class) {', '.join(map(str, pairs[:9]))}{' …' * (len(pairs) > 9)} "
+            f"with a largest sub-label of {pairs[-1][0]}."
         )
     hierarchy, block_order = LabelHierarchy.from_parents([parent for _, parent in pairs])
     if psi is not None and LabelHierarchy.build(num_primary, psi) != hierarchy:

@@ -87,11 +87,11 @@ class AgentLabels(Labeler):
     @contextmanager
     def given(self, target: AuxiliaryTarget) -> Iterator[None]:
         """Hand out `target` instead of the agent's own choice: the agent phase labels with explored actions."""
-        self._given = target
+        outer, self._given = self._given, target
         try:
             yield
         finally:
-            self._given = None
+            self._given = outer
 
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
         """See `Labeler.forward`."""

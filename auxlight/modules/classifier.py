@@ -70,6 +70,9 @@ class AuxiliaryClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
+        self.hierarchy = LabelHierarchy.of(hierarchy)
+        if self.hierarchy.num_primary < 2:
+            raise InputError("A classifier needs at least 2 primary classes. Found 1: check the data's labels.")
         for name, value in (("aux_weight", aux_weight), ("focal_gamma", focal_gamma)):
             if not (value >= 0 and math.isfinite(value)):
                 raise InputError(f"`{name}` must be a finite number ≥ 0. Found {name}={value}.")
@@ -79,7 +82,6 @@ class AuxiliaryClassifier(L.LightningModule):
                 f"`feature_dim` must be given for a trunk that does not carry it. Found {type(trunk).__name__} "
                 "without: set it to the size of the trunk's output."
             )
-        self.hierarchy = LabelHierarchy.of(hierarchy)
         self.trunk = trunk
         self.feature_dim = feature_dim
         self.aux_weight = aux_weight

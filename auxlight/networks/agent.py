@@ -10,7 +10,8 @@ class AgentNetwork(nn.Module):
     """Trunk → features → action logits and value. Plain PyTorch: the RL library wraps it, labelling needs nothing else.
 
     Args:
-        trunk: images (B, C, H, W) → (B, trunk.feature_dim).
+        trunk: images (B, C, H, W) → (B, trunk_dim).
+        trunk_dim: size of the trunk's output.
         feature_dim: size of the features that both heads read (paper: 256).
         action_sizes: number of choices of each part of an action: (labels,) or (labels, weight levels).
     """

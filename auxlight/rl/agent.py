@@ -1,6 +1,7 @@
 """Making an agent and letting it play."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from stable_baselines3 import PPO
@@ -78,7 +79,7 @@ class EpochMeans(KVWriter):
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Take the numbers of one dump; times and counters stay out."""
         for key, value in key_values.items():
-            if not key.startswith("time/") and isinstance(value, int | float):
+            if not key.startswith("time/") and isinstance(value, Real):
                 self.values.setdefault(key.rsplit("/", 1)[-1], []).append(float(value))
 
     def close(self) -> None:

@@ -96,13 +96,12 @@ class RLAuxCallback(L.Callback):
             dynamic_ncols=True,
             disable=not (isinstance(progress_bar, TQDMProgressBar) and progress_bar.is_enabled),
         )
+        player = self._player = self._player or self._make_player(labeler, env, module.device)
         learner.snapshot()
         labeler.network.requires_grad_(True)
         with isolated_rng(derive_seed(global_seed(), "agent", trainer.current_epoch)), bar:
             try:
-                if self._player is None:
-                    self._player = self._make_player(labeler, env, module.device)
-                report = self._player.play(env, steps, _Progress(bar))
+                report = player.play(env, steps, _Progress(bar))
             finally:
                 learner.restore()
                 labeler.network.requires_grad_(False)
@@ -115,7 +114,8 @@ class RLAuxCallback(L.Callback):
         )
 
     def _make_player(self, labeler: AgentLabels, env: AuxTaskVecEnv, device: Any) -> Player:
-        agent = cast(Any, self.agent)(AgentPolicy.around(labeler.network), env, device=device)
+        with isolated_rng(derive_seed(global_seed(), "make agent")):  # making a policy draws layers that it then drops
+            agent = cast(Any, self.agent)(AgentPolicy.around(labeler.network), env, device=device)
         if not isinstance(agent, OnPolicyAlgorithm):
             raise InputError(
                 "`agent` of RLAuxCallback must make an on-policy algorithm of Stable-Baselines3 (PPO, A2C, …). "

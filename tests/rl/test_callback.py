@@ -1,0 +1,247 @@
+import copy
+import random
+from functools import partial
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import OneCycleLR, StepLR
+
+from auxlight import AgentLabels, DigitsDataModule, HumanLabels, InputError, MultiHeadVGG, RLAuxCallback
+from auxlight.rl import BatchReward, PaperPPO
+from auxlight.rl.module_learner import ModuleLearner
+
+TRAINER = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+def state_of(trainer, module):
+    """Everything that belongs to the main network, and the generators."""
+    return {
+        "network": {k: v.clone() for k, v in module.state_dict().items() if "labeler" not in k},
+        "modes": [part.training for part in module.modules()],
+        "optimizer": copy.deepcopy(trainer.optimizers[0].state_dict()),
+        "schedulers": [copy.deepcopy(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs],
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state(),
+        "random": random.getstate(),
+        "seed": torch.initial_seed(),
+    }
+
+
+def assert_equal(one, other, path="state"):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_equal(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{path}[{i}]")
+    elif isinstance(one, torch.Tensor | np.ndarray):
+        assert np.array_equal(np.asarray(one), np.asarray(other)), path
+    elif hasattr(one, "__dict__") and callable(one):
+        pass  # OneCycleLR keeps its annealing function in its state
+    else:
+        assert one == other, path
+
+
+class MeasuringReward(BatchReward):
+    """Checks what a measurement leaves behind, and that the step before it moved the network."""
+
+    moved = 0
+
+    def __call__(self, learner, batch, target, evaluation):
+        module, trainer = learner.module, learner.trainer
+        images = next(evaluation)
+        before = state_of(trainer, module)
+        learner.primary_loss(images)
+        measured = state_of(trainer, module)
+        assert_equal(measured, before)
+        reward = super().__call__(learner, batch, target, evaluation)
+        after = state_of(trainer, module)["network"]
+        self.moved += not torch.equal(after["primary_head.0.weight"], before["network"]["primary_head.0.weight"])
+        return reward
+
+
+class Checked(RLAuxCallback):
+    """The callback, with the state around each agent epoch."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.around = []
+        self.policies = []
+
+    def on_train_epoch_start(self, trainer, module):
+        agent = {k: v.clone() for k, v in module.labelled_task.labeler.network.state_dict().items()}
+        before = state_of(trainer, module)
+        super().on_train_epoch_start(trainer, module)
+        self.around.append((before, state_of(trainer, module)))
+        self.policies.append((agent, copy.deepcopy(module.labelled_task.labeler.network.state_dict())))
+
+
+def make_module(data, **arguments):
+    arguments = {"labeler": AgentLabels(weighted=True, feature_dim=16)} | arguments
+    return MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, **arguments)
+
+
+def fit(callback=None, epochs=2, seed=0, ckpt_path=None, **arguments):
+    L.seed_everything(seed, verbose=False)
+    data = DigitsDataModule(num_train=200, batch_size=50)
+    module = make_module(data, **arguments)
+    callback = callback or RLAuxCallback(reward=BatchReward(batch_size=64))
+    trainer = L.Trainer(max_epochs=epochs, callbacks=[callback], **TRAINER)
+    trainer.fit(module, data, ckpt_path=ckpt_path)
+    return trainer, module
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"optimizer": partial(SGD, lr=0.05)},
+        {
+            "optimizer": partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-3),
+            "scheduler": partial(OneCycleLR, max_lr=0.1, total_steps=8),
+            "scheduler_interval": "step",
+        },
+        {"optimizer": partial(AdamW, lr=1e-3), "scheduler": partial(StepLR, step_size=1)},
+    ],
+    ids=["sgd", "momentum+onecycle", "adamw+step"],
+)
+def test_after_the_agents_epoch_everything_is_as_it_was(recipe):
+    reward = MeasuringReward(batch_size=64)
+    callback = Checked(reward=reward)
+    fit(callback, **recipe)
+    assert reward.moved == 8  # two epochs of four batches: in between the network really trained
+    assert len(callback.around) == 2
+    for before, after in callback.around:
+        assert_equal(after, before)
+
+
+def test_every_parameter_of_the_policy_moves_in_its_epoch_and_rests_in_the_main_one():
+    callback = Checked(reward=BatchReward(batch_size=64))
+    _, module = fit(callback)
+    for before, after in callback.policies:
+        for name in before:
+            assert not torch.equal(before[name], after[name]), name
+    at_end = module.labelled_task.labeler.network.state_dict()
+    assert_equal(dict(at_end), dict(callback.policies[-1][1]))
+
+
+def test_the_main_network_learns_from_the_agents_labels():
+    labels = []
+
+    class Watched(AgentLabels):
+        def forward(self, batch, features):
+            target = super().forward(batch, features)
+            if self._given is None and self.training:
+                actions = self.actions.target(self.network.act(batch.image), batch.primary)
+                labels.append((target, actions))
+            return target
+
+    fit(labeler=Watched(weighted=True, feature_dim=16), epochs=1)
+    assert len(labels) == 4
+    for target, acted in labels:
+        assert_equal(tuple(target), tuple(acted))
+
+
+def test_a_step_of_the_game_is_a_step_of_lightning():
+    """With the agent's own labels, the learner's step and Lightning's end at the same weights."""
+    recipe = {"optimizer": partial(SGD, lr=0.05, momentum=0.9)}
+
+    class ByLearner(L.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            labeler = module.labelled_task.labeler
+            target = labeler(batch, module.features(batch.image))
+            learner = ModuleLearner(trainer, module, labeler)
+            learner.snapshot()
+            learner.train_on(batch, target)
+            self.after = {k: v.clone() for k, v in module.state_dict().items() if "metrics" not in k}
+            learner.restore()
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            actual = {k: v for k, v in module.state_dict().items() if "metrics" not in k}
+            assert_equal(actual, self.after)
+            self.checked = True
+
+    callback = ByLearner()
+    # BatchNorm statistics move in the callback's forward passes too; the learner restores them.
+    fit(callback, epochs=1, labeler=AgentLabels(untrained=True, feature_dim=16), **recipe)
+    assert callback.checked
+
+
+def test_same_seed_same_weights_other_seed_other_weights():
+    (_, one), (_, same), (_, other) = fit(seed=3), fit(seed=3), fit(seed=4)
+    assert_equal(dict(one.state_dict()), dict(same.state_dict()))
+    assert not torch.equal(one.primary_head[0].weight, other.primary_head[0].weight)
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
+    recipe = {"optimizer": partial(SGD, lr=0.05, momentum=0.9), "scheduler": partial(StepLR, step_size=1)}
+    _, whole = fit(epochs=3, **recipe)
+    trainer, _ = fit(epochs=2, **recipe)
+    path = tmp_path / "after_two.ckpt"
+    trainer.save_checkpoint(path)
+    torch.load(path, weights_only=True)  # nothing in it needs unpickling
+    _, resumed = fit(epochs=3, ckpt_path=path, **recipe)
+    expected = {k: v for k, v in whole.state_dict().items() if "metrics" not in k}
+    assert_equal({k: v for k, v in resumed.state_dict().items() if "metrics" not in k}, expected)
+
+
+def test_an_interrupted_agent_epoch_leaves_the_canonical_network():
+    class Failing(BatchReward):
+        def __call__(self, learner, batch, target, evaluation):
+            learner.train_on(batch, target)
+            raise RuntimeError("lost power")
+
+    L.seed_everything(0, verbose=False)
+    data = DigitsDataModule(num_train=200, batch_size=50)
+    module = make_module(data)
+    before = copy.deepcopy(module.state_dict())
+    trainer = L.Trainer(max_epochs=1, callbacks=[RLAuxCallback(reward=Failing(batch_size=8))], **TRAINER)
+    with pytest.raises(RuntimeError, match="lost power"):
+        trainer.fit(module, data)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_another_algorithm_and_its_arguments():
+    callback = RLAuxCallback(agent=partial(PaperPPO, n_steps=2, n_epochs=1), reward=BatchReward(batch_size=64))
+    trainer, _ = fit(callback, epochs=1)
+    metrics = trainer.callback_metrics
+    assert {"agent/reward", "agent/value_loss", "train/weight_mean"} <= metrics.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labeler": HumanLabels()}, "labeler HumanLabels"),
+        ({"labeler": None}, "AgentLabels"),
+    ],
+)
+def test_a_module_without_agent_labels_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        fit(**arguments)
+
+
+def test_an_off_policy_algorithm_is_refused():
+    class NoAgent:
+        def __init__(self, policy, env, device):
+            pass
+
+    with pytest.raises(InputError, match="on-policy"):
+        fit(RLAuxCallback(agent=NoAgent))
+
+
+def test_foreign_data_is_refused():
+    data = DigitsDataModule(num_train=200, batch_size=50)
+    trainer = L.Trainer(max_epochs=1, callbacks=[RLAuxCallback()], **TRAINER)
+    with pytest.raises(InputError, match="data module"):
+        trainer.fit(make_module(data), data.train_dataloader())

@@ -1,0 +1,231 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from auxlight.cli import main
+from auxlight.parser_errors import parser_cause
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+METHODS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "small")
+# Two steps of the smallest network that the command line can ask for.
+TINY = ["--model.depth=11", "--model.width=0.0625", "--trainer.limit_train_batches=2", "--trainer.max_epochs=1"]
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+
+
+def arguments(*configs, subcommand="fit"):
+    names = [CONFIGS / f"{name}.yaml" for name in configs]
+    return [subcommand, *(word for name in names for word in ("--config", str(name))), *TINY, *QUIET]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["auxlight"])
+
+
+@pytest.fixture
+def mirrors(tmp_path):
+    """Made-up mirrors of every data set, and the user's own arrays."""
+    rng = np.random.default_rng(0)
+
+    def images(count):
+        return rng.integers(256, size=(count, 32, 32, 3), dtype=np.uint8)
+
+    def labels(count, classes):
+        return rng.permutation(np.arange(count) % classes)
+
+    root = tmp_path / "mirrors"
+    root.mkdir()
+    for name, key, classes in (("cifar10", "labels", 10), ("svhn", "labels", 10), ("cifar100", "fine", 100)):
+        arrays = {"train_images": images(400), f"train_{key}": labels(400, classes)}
+        arrays |= {"test_images": images(100), f"test_{key}": labels(100, classes)}
+        np.savez(root / f"{name}.npz", **arrays)
+    sub = labels(300, 6)
+    own = {"train_images": images(300), "train_primary": sub // 3, "train_auxiliary": sub}
+    sub = labels(60, 6)
+    own |= {"test_images": images(60), "test_primary": sub // 3, "test_auxiliary": sub}
+    np.savez(root / "images.npz", **own)
+    return root
+
+
+def event_tags(folder="logs"):
+    (folder,) = Path(folder).rglob("version_0")
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return events
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_tests_on_digits(method, capsys):
+    main([*arguments(method, "data/digits", "small"), "--data.num_train=200"])
+    out = capsys.readouterr().out
+    assert "test/accuracy" in out
+    assert "Checkpoints: " in out
+    assert "TensorBoard: " in out
+    assert (Path("logs") / method / "version_0" / "checkpoints" / "last.ckpt").is_file()
+    events = event_tags()
+    assert {"train/loss", "val/accuracy", "val/f1", "test/accuracy", "hp/val_accuracy"} <= set(events.Tags()["scalars"])
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    assert ("agent/reward" in events.Tags()["scalars"]) == method.endswith("rl")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_a_mirror_of_cifar100_without_another_change(method, mirrors):
+    main([*arguments(method), "--data.root", str(mirrors)])
+
+
+@pytest.mark.parametrize("data", sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")))
+def test_every_data_overlay_composes(data, mirrors, capsys):
+    main([*arguments("wa_rl", f"data/{data}", "small"), "--data.root", str(mirrors), "--data.batch_size=50"])
+    assert "test/accuracy" in capsys.readouterr().out
+
+
+def test_a_torchvision_network_by_yaml(capsys):
+    Path("resnet.yaml").write_text(
+        """
+        model:
+          class_path: auxlight.AuxiliaryClassifier
+          init_args:
+            trunk:
+              class_path: torchvision.models.resnet18
+              init_args:
+                num_classes: 16
+            feature_dim: 16
+            labeler: auxlight.HumanLabels
+        data: auxlight.DigitsDataModule
+        """
+    )
+    main(["fit", "--config=resnet.yaml", "--trainer.accelerator=cpu", *TINY[2:], *QUIET, "--data.num_train=200"])
+    assert "test/auxiliary_accuracy" in capsys.readouterr().out
+
+
+def test_a_checkpoint_tests_validates_predicts_and_resumes(capsys):
+    common = [*arguments("wa_rl", "data/digits", "small"), "--data.num_train=200"]
+    main(common)
+    checkpoint = "logs/wa_rl/version_0/checkpoints/last.ckpt"
+    tested = re.findall(r"test/accuracy\D+([\d.]+)", capsys.readouterr().out)
+    for subcommand in ("test", "validate", "predict"):
+        main([subcommand, *common[1:], f"--ckpt_path={checkpoint}"])
+    assert re.findall(r"test/accuracy\D+([\d.]+)", capsys.readouterr().out) == tested
+    predictions = np.load("predictions.npz")
+    assert predictions["index"].tolist() == list(range(360))
+    np.testing.assert_allclose(predictions["probabilities"].sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(predictions["probabilities"].argmax(1), predictions["primary"])
+    from sklearn.datasets import load_digits
+
+    accuracy = (predictions["primary"] == load_digits().target[-360:] % 2).mean()
+    assert accuracy == pytest.approx(float(tested[0]), abs=1e-6)
+
+    longer = ["--trainer.max_epochs=3"]
+    main([*common, *longer, f"--ckpt_path={checkpoint}"])  # goes on in its own folder
+    main([*common, *longer, "--trainer.logger.init_args.version=whole"])
+    resumed, whole = (
+        torch.load(f"logs/wa_rl/{version}/checkpoints/last.ckpt", weights_only=True)
+        for version in ("version_0", "whole")
+    )
+    assert whole["epoch"] == 2
+    assert resumed["state_dict"].keys() == whole["state_dict"].keys()
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][name]), name
+    best = [score(f"logs/wa_rl/{version}/checkpoints/best.ckpt") for version in ("version_0", "whole")]
+    assert best[0] == best[1]
+
+
+def score(path):
+    (state,) = (s for k, s in torch.load(path, weights_only=True)["callbacks"].items() if "val/accuracy" in k)
+    return state["best_model_score"]
+
+
+def test_the_same_seed_gives_the_same_weights():
+    for seed in (1, 1, 2):
+        main([*arguments("random", "data/digits", "small"), "--data.num_train=200", f"--seed_everything={seed}"])
+    one, same, other = (
+        torch.load(f"logs/random/version_{i}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for i in range(3)
+    )
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["primary_head.0.weight"], other["primary_head.0.weight"])
+
+
+def damage(root):
+    """A mirror cut short, as after a broken copy."""
+    path = root / "cifar100.npz"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def drop_a_key(root):
+    with np.load(root / "cifar100.npz") as archive:
+        arrays = {key: archive[key] for key in archive.files if key != "test_fine"}
+    np.savez(root / "cifar100.npz", **arrays)
+
+
+def change(**replaced):
+    def apply(root):
+        with np.load(root / "cifar100.npz") as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        np.savez(root / "cifar100.npz", **(arrays | {key: edit(arrays[key]) for key, edit in replaced.items()}))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("words", "prepare", "expected"),
+    [
+        (["--data.root=nowhere"], None, r"put nowhere/cifar100.npz there .*download: true"),
+        ([], damage, r"cifar100.npz must be a .npz file"),
+        ([], drop_a_key, r"array `test_fine`"),
+        ([], change(train_fine=lambda labels: labels + 1), r"0 … 99. Found 1 … 100"),
+        ([], change(train_images=lambda images: images[:, :, :, 0:2]), r"`train_images` .*\(400, 32, 32, 2\)"),
+        ([], change(train_images=lambda images: images[:, ::2, ::2]), r"at least 32 × 32 .*16 × 16"),
+        (["--data.psi=4"], None, r"`psi` must fit the human sub-labels"),
+        (["--data.auxiliary_level=null", "--data.psi=0"], None, r"`psi` must be a positive integer"),
+        (["--data.auxiliary_level=null", "--data.psi=[2,3]"], None, r"list of 20"),
+        (["--model.aux_weight=-1"], None, r"`aux_weight` must be a finite number ≥ 0. Found aux_weight=-1.0"),
+        (["--model.aux_weight=.nan"], None, r"`aux_weight` .*nan"),
+        (["--model.focal_gamma=-1"], None, r"`focal_gamma`"),
+        (["--data.num_train=5000"], None, r"`num_train` .*5000"),
+        (["--data.num_train=99"], None, r"`num_train` must lie between 100"),
+        (["--data.val_split=0"], None, r"`val_split` .*empty"),
+        (["--data.batch_size=1000"], None, r"`batch_size` must not exceed the 360 training images"),
+        (["--model.labeler=auxlight.Nope"], None, r"model.labeler: auxlight.Nope: .*no attribute 'Nope'"),
+        (["--model=nowhere.Model"], None, r"No module named 'nowhere'"),
+        (["--model.optimizer=torch.optim.Nope"], None, r"model.optimizer: .*no attribute 'Nope'"),
+        (["--model.aux_wieght=1"], None, r"'aux_wieght' is not accepted"),
+        (["--trainer.callbacks=auxlight.Nope"], None, r"trainer.callbacks: auxlight.Nope"),
+        (["--trainer.callbacks=auxlight.RLAuxCallback"], None, r"RLAuxCallback needs .*Found labeler HumanLabels"),
+        (["--model.labeler=auxlight.AgentLabels"], None, r"add RLAuxCallback"),
+        (["--config=nowhere.yaml"], None, r"nowhere.yaml"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_an_exit_code(words, prepare, expected, mirrors, capsys):
+    if prepare is not None:
+        prepare(mirrors)
+    with pytest.raises(SystemExit) as exit_info:
+        main([*arguments("human"), "--data.root", str(mirrors), *words])
+    assert exit_info.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("auxlight: error:")]
+    assert len(lines) == 1
+    assert re.search(expected, lines[0]), lines[0]
+    assert len(lines[0]) < 400
+
+
+def test_human_labels_on_data_without_them_are_refused(mirrors, capsys):
+    with pytest.raises(SystemExit):
+        main([*arguments("human", "data/cifar10"), "--data.root", str(mirrors)])
+    assert "needs a data set with human sub-labels" in capsys.readouterr().err
+
+
+def test_a_defect_of_ours_is_not_mistaken_for_the_users(monkeypatch):
+    def broken(*args, **kwargs):
+        raise ValueError("some defect")
+
+    monkeypatch.setattr("auxlight.datamodules.digits.DigitsDataModule.load_split", broken)
+    with pytest.raises(ValueError, match="some defect"):
+        main(arguments("single", "data/digits"))
+
+
+def test_a_report_without_a_known_shape_is_kept_whole():
+    assert parser_cause("Errors:\n  Subtypes: x") == "Errors: Subtypes: x"
