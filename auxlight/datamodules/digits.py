@@ -43,8 +43,8 @@ class DigitsDataModule(ImageDataModule):
             seed=seed,
             crop_padding=crop_padding,
             flip=flip,
-            mean=(0.3, 0.3, 0.3),
-            std=(0.35, 0.35, 0.35),
+            mean=(0.305, 0.305, 0.305),
+            std=(0.323, 0.323, 0.323),
         )
 
     def load_split(self, train: bool) -> ImageSet:

@@ -1,0 +1,83 @@
+"""What a reader copies from the README runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from auxlight.cli import main
+from tests.test_cli import QUIET, mirrors  # noqa: F401
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SHORT = ["--trainer.limit_train_batches=2", "--trainer.limit_test_batches=2"]
+SHORT += ["--model.width=0.0625", "--model.depth=11"]
+    "--trainer.limit_train_batches=2",
+    "--model.width=0.0625",
+    "--model.depth=11",
+    "--trainer.limit_test_batches=2",
+]
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = [
+    line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines() if line.startswith("auxlight")
+]
+
+
+def run(command, root, epochs):
+    """The command as written, from a folder that holds configs/ and data/, but short."""
+    words = shlex.split(command)[1:]
+    words = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
+    words = [str(root) if word == "data" else word for word in words]
+    words = ["300" if word == "5000" else word for word in words]
+    extra = [*SHORT, *QUIET]
+    if words[0] == "fit" and "--trainer.max_epochs" not in words:
+        extra.append(f"--trainer.max_epochs={epochs}")
+    main([*words, *extra])
+
+
+def test_every_command_runs_in_the_order_of_the_page(mirrors, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["auxlight"])
+    assert len(COMMANDS) >= 8
+    for command in COMMANDS:
+        # Those that resume look for the first run's folder.
+        run(command, mirrors, epochs=1)
+        assert "test/accuracy" in capsys.readouterr().out or command.split()[1] == "predict"
+    assert len(np.load("predictions.npz")["index"])
+
+
+def test_make_fit_is_the_command_of_the_page():
+    makefile = (ROOT / "Makefile").read_text()
+    assert COMMANDS[0] in makefile.replace("$(BIN)/", "")
+    assert README.index("make fit") < README.index("make test") < README.index("auxlight fit")
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_every_script_runs(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = blocks("python")[number].replace("max_epochs=2", "max_epochs=1, limit_train_batches=2")
+    exec(compile(code, f"README block {number}", "exec"), {"__name__": "readme"})
+
+
+def test_the_yaml_of_a_foreign_trunk_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["auxlight"])
+    (block,) = blocks("yaml")
+    yaml.safe_load(block)
+    Path("model.yaml").write_text(block)
+    main(["fit", "--config=model.yaml", "--data=auxlight.DigitsDataModule", "--trainer.fast_dev_run=true", *QUIET])
+    assert "test/accuracy" in capsys.readouterr().out
+
+
+def test_every_config_is_in_a_table():
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        name = str(path.relative_to(ROOT / "configs"))
+        assert f"`{name}`" in README or f"configs/{name}" in README, name
