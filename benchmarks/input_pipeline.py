@@ -27,9 +27,18 @@ class MadeUpImages(ImageDataModule):
 
     def __init__(self) -> None:
         super().__init__(
-            LabelHierarchy.build(20, 5), root=".", batch_size=100, num_train=None, val_split=0.1, download=False, seed=0,
-            crop_padding=4, flip=True, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2),
-        )  # fmt: skip
+            LabelHierarchy.build(20, 5),
+            root=".",
+            batch_size=100,
+            num_train=None,
+            val_split=0.1,
+            download=False,
+            seed=0,
+            crop_padding=4,
+            flip=True,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.2, 0.2, 0.2),
+        )
 
     def load_split(self, train: bool) -> ImageSet:
         """10,000 images."""

@@ -15,11 +15,6 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SHORT = ["--trainer.limit_train_batches=2", "--trainer.limit_test_batches=2"]
 SHORT += ["--model.width=0.0625", "--model.depth=11"]
-    "--trainer.limit_train_batches=2",
-    "--model.width=0.0625",
-    "--model.depth=11",
-    "--trainer.limit_test_batches=2",
-]
 
 
 def blocks(language):
