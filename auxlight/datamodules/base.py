@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import lightning as L
 import torch
@@ -20,6 +20,17 @@ from auxlight.hparams import save_plain_hyperparameters
 from auxlight.seeding import global_seed
 
 Split = Literal["train", "val", "test"]
+
+
+class ImageOptions(TypedDict, total=False):
+    """What every data module takes beside its own arguments; `ImageDataModule` says what each means."""
+
+    batch_size: int
+    num_train: int | None
+    val_split: float
+    download: bool
+    seed: int
+    crop_padding: int
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -51,16 +62,16 @@ class ImageDataModule(L.LightningDataModule):
         self,
         hierarchy: LabelHierarchy,
         *,
-        root: str | Path,
-        batch_size: int,
-        num_train: int | None,
-        val_split: float,
-        download: bool,
-        seed: int,
-        crop_padding: int,
-        flip: bool,
-        mean: Sequence[float],
-        std: Sequence[float],
+        root: str | Path = "data",
+        batch_size: int = 100,
+        num_train: int | None = None,
+        val_split: float = 0.1,
+        download: bool = False,
+        seed: int = 0,
+        crop_padding: int = 4,
+        flip: bool = True,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.25, 0.25, 0.25),
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)

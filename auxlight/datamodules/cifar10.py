@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from torchvision import datasets
 
+from auxlight.datamodules.base import ImageOptions
 from auxlight.datamodules.mirrored import MirroredDataModule
 from auxlight.hierarchy import LabelHierarchy
 
@@ -15,7 +16,7 @@ class CIFAR10DataModule(MirroredDataModule):
     """CIFAR-10: 10 primary classes, ψ auxiliary classes each, no human sub-labels.
 
     Mirror: `root/cifar10.npz` with train_images, train_labels, test_images, test_labels. Normalised with the RL-AUX
-    authors' mean 0.5 and standard deviation 0.2. See `ImageDataModule` for the arguments not listed.
+    authors' mean 0.5 and standard deviation 0.2. See `ImageDataModule` for the other arguments.
 
     Args:
         psi: auxiliary classes per primary class, one number or one per class.
@@ -27,27 +28,17 @@ class CIFAR10DataModule(MirroredDataModule):
         self,
         root: str | Path = "data",
         *,
-        batch_size: int = 100,
-        num_train: int | None = None,
         psi: int | Sequence[int] = 5,
-        val_split: float = 0.1,
-        download: bool = False,
-        seed: int = 0,
-        crop_padding: int = 4,
         flip: bool = True,
+        **options: Unpack[ImageOptions],
     ) -> None:
         super().__init__(
             LabelHierarchy.build(10, psi),
             root=root,
-            batch_size=batch_size,
-            num_train=num_train,
-            val_split=val_split,
-            download=download,
-            seed=seed,
-            crop_padding=crop_padding,
             flip=flip,
             mean=(0.5, 0.5, 0.5),
             std=(0.2, 0.2, 0.2),
+            **options,
         )
 
     def torchvision_dataset(self, train: bool, download: bool) -> Any:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision import datasets
 
+from auxlight.datamodules.base import ImageOptions
 from auxlight.datamodules.cifar100_levels import Level, level_labels
 from auxlight.datamodules.images import ImageSet
 from auxlight.datamodules.mirrored import MirroredDataModule
@@ -21,7 +22,7 @@ class CIFAR100SuperclassDataModule(MirroredDataModule):
 
     By default the paper's: 20 superclasses, ψ = 5, the 100 fine classes as human sub-labels. MAXL's levels of 3, 10,
     20 and 100 classes are choices for either; their blocks are of unequal size. Mirror: `root/cifar100.npz` with
-    train_images, train_fine, test_images, test_fine. See `ImageDataModule` for the arguments not listed.
+    train_images, train_fine, test_images, test_fine. See `ImageDataModule` for the other arguments.
 
     Args:
         primary_level: number of primary classes: 3, 10, 20 or 100.
@@ -39,31 +40,21 @@ class CIFAR100SuperclassDataModule(MirroredDataModule):
         self,
         root: str | Path = "data",
         *,
-        batch_size: int = 100,
-        num_train: int | None = None,
         primary_level: Level = 20,
         auxiliary_level: Level | None = 100,
         psi: int | Sequence[int] | None = None,
-        val_split: float = 0.1,
-        download: bool = False,
-        seed: int = 0,
-        crop_padding: int = 4,
         flip: bool = True,
+        **options: Unpack[ImageOptions],
     ) -> None:
         hierarchy, self.fine_to_auxiliary = _hierarchy(primary_level, auxiliary_level, psi)
         self.fine_to_primary = level_labels(primary_level)
         super().__init__(
             hierarchy,
             root=root,
-            batch_size=batch_size,
-            num_train=num_train,
-            val_split=val_split,
-            download=download,
-            seed=seed,
-            crop_padding=crop_padding,
             flip=flip,
             mean=(0.5, 0.5, 0.5),
             std=(0.2, 0.2, 0.2),
+            **options,
         )
 
     def torchvision_dataset(self, train: bool, download: bool) -> Any:

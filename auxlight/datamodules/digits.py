@@ -1,12 +1,13 @@
 """Scikit-learn's real handwritten digits: no network, no files."""
 
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from auxlight.datamodules.base import ImageDataModule
+from auxlight.datamodules.base import ImageDataModule, ImageOptions
 from auxlight.datamodules.images import ImageSet, to_image_tensor
 from auxlight.hierarchy import LabelHierarchy
 
@@ -25,26 +26,16 @@ class DigitsDataModule(ImageDataModule):
         self,
         root: str | Path = "data",
         *,
-        batch_size: int = 100,
-        num_train: int | None = None,
-        val_split: float = 0.1,
-        download: bool = False,
-        seed: int = 0,
-        crop_padding: int = 4,
         flip: bool = False,
+        **options: Unpack[ImageOptions],
     ) -> None:
         super().__init__(
             LabelHierarchy.build(2, 5),
             root=root,
-            batch_size=batch_size,
-            num_train=num_train,
-            val_split=val_split,
-            download=download,
-            seed=seed,
-            crop_padding=crop_padding,
             flip=flip,
             mean=(0.305, 0.305, 0.305),
             std=(0.323, 0.323, 0.323),
+            **options,
         )
 
     def load_split(self, train: bool) -> ImageSet:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from auxlight.datamodules.base import ImageDataModule
+from auxlight.datamodules.base import ImageDataModule, ImageOptions
 from auxlight.datamodules.images import (
     ImageSet,
     check_range,
@@ -24,7 +25,7 @@ class NpzDataModule(ImageDataModule):
 
     Arrays: train_images and test_images, uint8, (N, H, W, 3), (N, H, W, 1) or (N, H, W); train_primary and
     test_primary, (N,) integers from 0; optionally train_auxiliary and test_auxiliary, (N,) integers from 0: human
-    sub-labels, each inside one primary class, in any order. See `ImageDataModule` for the arguments not listed.
+    sub-labels, each inside one primary class, in any order. See `ImageDataModule` for the other arguments.
 
     Args:
         name: of the file, without ".npz".
@@ -42,16 +43,11 @@ class NpzDataModule(ImageDataModule):
         *,
         name: str = "images",
         image_size: int | None = None,
-        batch_size: int = 100,
-        num_train: int | None = None,
         psi: int | Sequence[int] | None = None,
-        val_split: float = 0.1,
-        download: bool = False,
-        seed: int = 0,
-        crop_padding: int = 4,
         flip: bool = True,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.25, 0.25, 0.25),
+        **options: Unpack[ImageOptions],
     ) -> None:
         self.path = Path(root) / f"{name}.npz"
         self.image_size = image_size
@@ -66,15 +62,10 @@ class NpzDataModule(ImageDataModule):
         super().__init__(
             hierarchy,
             root=root,
-            batch_size=batch_size,
-            num_train=num_train,
-            val_split=val_split,
-            download=download,
-            seed=seed,
-            crop_padding=crop_padding,
             flip=flip,
             mean=mean,
             std=std,
+            **options,
         )
 
     def load_split(self, train: bool) -> ImageSet:

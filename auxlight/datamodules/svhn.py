@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from torchvision import datasets
 
+from auxlight.datamodules.base import ImageOptions
 from auxlight.datamodules.mirrored import MirroredDataModule
 from auxlight.hierarchy import LabelHierarchy
 
@@ -16,7 +17,7 @@ class SVHNDataModule(MirroredDataModule):
 
     The images are never mirrored: a mirrored digit is another digit, or none. Mirror of the data: `root/svhn.npz`
     with train_images (73257, 32, 32, 3), train_labels, test_images, test_labels. See `ImageDataModule` for the
-    arguments not listed.
+    other arguments.
 
     Args:
         psi: auxiliary classes per primary class, one number or one per class.
@@ -28,27 +29,17 @@ class SVHNDataModule(MirroredDataModule):
         self,
         root: str | Path = "data",
         *,
-        batch_size: int = 100,
-        num_train: int | None = None,
         psi: int | Sequence[int] = 5,
-        val_split: float = 0.1,
-        download: bool = False,
-        seed: int = 0,
-        crop_padding: int = 4,
         flip: bool = False,
+        **options: Unpack[ImageOptions],
     ) -> None:
         super().__init__(
             LabelHierarchy.build(10, psi),
             root=root,
-            batch_size=batch_size,
-            num_train=num_train,
-            val_split=val_split,
-            download=download,
-            seed=seed,
-            crop_padding=crop_padding,
             flip=flip,
             mean=(0.4377, 0.4438, 0.4728),
             std=(0.198, 0.201, 0.197),
+            **options,
         )
 
     def torchvision_dataset(self, train: bool, download: bool) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, TypedDict, cast
 
 import lightning as L
 import torch
@@ -23,6 +23,19 @@ from auxlight.networks.heads import Head
 from auxlight.tasks import LabelledTask
 
 Stage = Literal["train", "val", "test"]
+
+
+class ClassifierOptions(TypedDict, total=False):
+    """What every classifier takes beside its own arguments; `AuxiliaryClassifier` says what each means."""
+
+    head_dim: int | None
+    labeler: Labeler | None
+    combiner: Combiner | None
+    aux_weight: float
+    focal_gamma: float
+    optimizer: OptimizerCallable
+    scheduler: LRSchedulerCallable | None
+    scheduler_interval: Literal["epoch", "step"]
 
 
 class Prediction(NamedTuple):

@@ -291,13 +291,13 @@ def test_scheduler_that_watches_the_validation_loss():
 
 @pytest.fixture(scope="module")
 def digits_run():
-    """One epoch on real digits, then test and predict."""
+    """Two epochs on real digits, then test and predict."""
     L.seed_everything(0, verbose=False)
     data = DigitsDataModule(batch_size=64, num_train=640)
     module = MultiHeadVGG(
-        data.hierarchy, width=0.0625, labeler=HumanLabels(), optimizer=lambda params: Adam(params, lr=3e-3)
+        data.hierarchy, depth=11, width=0.0625, labeler=HumanLabels(), optimizer=lambda params: Adam(params, lr=3e-3)
     )
-    trainer = L.Trainer(**TRAINER, max_epochs=1)
+    trainer = L.Trainer(**TRAINER, max_epochs=2)
     trainer.fit(module, data)
     fitted = {key: value.item() for key, value in trainer.callback_metrics.items()}
     tested = trainer.test(module, data, verbose=False)[0]
