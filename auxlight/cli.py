@@ -1,11 +1,15 @@
 """`auxlight fit|validate|test|predict --config METHOD.yaml [--config OVERLAY.yaml …] [--KEY VALUE …]`."""
 
+import logging
+import os
 import sys
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import NoReturn
 
 from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -27,14 +31,9 @@ class AuxlightCLI(LightningCLI):
         parser.link_arguments(
             "data.hierarchy", "model.init_args.hierarchy", compute_fn=_block_sizes, apply_on="instantiate"
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "val/accuracy",
-                "checkpoint.mode": "max",
-                "checkpoint.filename": "best",
-                "checkpoint.enable_version_counter": False,
                 "trainer.logger": {
                     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
                     "init_args": {"save_dir": "logs", "name": "auxlight", "default_hp_metric": False},
@@ -43,15 +42,20 @@ class AuxlightCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Add the bar that names its phases, unless the user wants none or another; resume in the run's own folder."""
+        """Checkpoints, and the bar that names its phases, where wanted; a resumed run goes on in its own folder."""
         config = self.config[self.subcommand]
         trainer = config.trainer
+        path = config.get("ckpt_path")
+        if path and path not in ("best", "last", "hpc", "registry") and "://" not in path and not Path(path).is_file():
+            raise InputError(f"`ckpt_path` must be a checkpoint. Found no file {path}.")
+        if self.subcommand == "fit" and trainer.enable_checkpointing is not False:
+            self.trainer_defaults["callbacks"] += [best_checkpoint(), last_checkpoint()]
         callbacks = trainer.callbacks or []
         chosen = [str(c.class_path) for c in (callbacks if isinstance(callbacks, list) else [callbacks])]
         if trainer.enable_progress_bar is not False and not any(path.endswith("ProgressBar") for path in chosen):
             self.trainer_defaults["callbacks"].append(PhaseProgressBar())
-        if self.subcommand == "fit" and config.get("ckpt_path"):
-            run = Path(config.ckpt_path).resolve().parents[1]
+        if self.subcommand == "fit" and path:
+            run = Path(path).resolve().parents[1]
             logger = trainer.logger
             arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
             if arguments and run.parent == Path(arguments.save_dir, arguments.name or "").resolve():
@@ -59,20 +63,27 @@ class AuxlightCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Read the test set once, and say where everything lies."""
-        checkpoint = self.trainer.checkpoint_callback  # None in a fast_dev_run
-        best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
+        callback = self.trainer.checkpoint_callback  # None in a fast_dev_run
+        checkpoint = callback if isinstance(callback, ModelCheckpoint) else None
+        best = checkpoint.best_model_path if checkpoint else ""
         self.trainer.test(self.model, self.datamodule, ckpt_path=best or None)
-        if self.trainer.is_global_zero and isinstance(checkpoint, ModelCheckpoint):
-            print(f"Tested:      {best or 'the network as it is'} (chosen by {checkpoint.monitor})")
-            print(f"Checkpoints: {checkpoint.dirpath}/best.ckpt, last.ckpt (resume: --ckpt_path …/last.ckpt)")
-            print(f"TensorBoard: tensorboard --logdir {self.trainer.log_dir}")
+        if self.trainer.is_global_zero and checkpoint:
+            tested = f"{best} (best {checkpoint.monitor})" if best else "the network after the last epoch"
+            print(f"Tested:      {tested}")
+            print(f"Checkpoints: {checkpoint.dirpath}")
+            if self.trainer.log_dir:
+                print(f"TensorBoard: tensorboard --logdir {self.trainer.log_dir}")
+
+
+def best_checkpoint() -> ModelCheckpoint:
+    """Keeps ``best.ckpt``, the epoch of the highest validation accuracy."""
+    return ModelCheckpoint(filename="best", enable_version_counter=False, monitor="val/accuracy", mode="max")
 
 
 def last_checkpoint() -> ModelCheckpoint:
     """Writes ``last.ckpt`` after each epoch, from which a run resumes to the same weights.
 
-    `save_last` of the checkpoint that validated best would not do: it writes only when the score improves, and from
-    inside the epoch.
+    `save_last` of the best checkpoint would not do: it writes only when the score improves, and from inside the epoch.
     """
     return ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
 
@@ -85,6 +96,8 @@ def _block_sizes(hierarchy: LabelHierarchy) -> list[int]:
 def main(args: ArgsType = None) -> None:
     """Run the command line; a user's mistake ends it with one line and exit code 2."""
     _silence_expected_warnings()
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as for `python -m`: class paths reach the user's own files
     try:
         AuxlightCLI(
             AuxiliaryClassifier,
@@ -94,12 +107,14 @@ def main(args: ArgsType = None) -> None:
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [HyperparameterTab(), last_checkpoint()]},
+            trainer_defaults={"callbacks": [HyperparameterTab()]},
             parser_kwargs={"exit_on_error": False},
             args=args,
         )
-    except InputError as error:
-        _fail(str(error))
+    except (InputError, MisconfigurationException) as error:
+        _fail(" ".join(str(error).split()))
+    except UnpicklingError:
+        _fail("`ckpt_path` must be a checkpoint of plain values. Found a file that cannot be read as one.")
     except ArgumentError as error:
         _fail(parser_cause(str(error)))
     except ValueError as error:
@@ -115,10 +130,13 @@ def _fail(message: str) -> NoReturn:
 
 
 def _silence_expected_warnings() -> None:
-    """Silence what Lightning warns about and auxlight does on purpose."""
+    """Silence what Lightning says of what auxlight does on purpose, and its advertisement."""
     for message in (
         ".*does not have many workers.*",  # all data is in memory, worker processes would only copy it
         ".*module.s. in eval mode at the start of training.*",  # an agent acts in evaluation mode
         ".*smaller than the logging interval.*",  # everything is logged by epoch
+        ".*LeafSpec.*is deprecated.*",  # between Lightning 2.6 and newer torch
     ):
         warnings.filterwarnings("ignore", message)
+    messages = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    messages.addFilter(lambda record: "litlogger" not in record.getMessage())

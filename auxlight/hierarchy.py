@@ -49,6 +49,8 @@ class LabelHierarchy:
             InputError: a list whose length is not `num_primary`, or sizes below 1.
         """
         if isinstance(psi, Integral) and not isinstance(psi, bool):
+            if psi < 1:
+                raise InputError(f"`psi` must be a positive integer or a list of them. Found psi={psi}.")
             psi = int(psi)
         if not isinstance(psi, Sequence):
             return cls((psi,) * num_primary)

@@ -10,6 +10,8 @@ import numpy as np
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from auxlight.hierarchy import LabelHierarchy
+
 
 def save_plain_hyperparameters(owner: HyperparametersMixin) -> None:
     """`save_hyperparameters` of the calling constructor, without what is no plain value.
@@ -35,6 +37,8 @@ def _plain(value: Any) -> Any:
     """The value in plain types, or `_NOT_PLAIN`. Subclasses are no plain types: numpy's floats are floats to Python."""
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, LabelHierarchy):
+        return list(value.psi)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, dict):
@@ -52,9 +56,12 @@ def _plain(value: Any) -> Any:
 class HyperparameterTab(L.Callback):
     """Fills TensorBoard's HPARAMS tab: arguments of model and data beside the validation accuracy.
 
-    The tab reads a metric of its own, ``hp/val_accuracy`` (the latest), so that no curve starts with a made-up value.
-    Other loggers receive the arguments alone.
+    The tab reads a metric of its own, ``hp/val_accuracy`` (the best so far, which is what gets tested), so that no
+    curve starts with a made-up value. Other loggers receive the arguments alone.
     """
+
+    def __init__(self) -> None:
+        self.best = 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the arguments."""
@@ -71,4 +78,13 @@ class HyperparameterTab(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the tab's metric."""
         if not trainer.sanity_checking and "val/accuracy" in trainer.callback_metrics:
-            pl_module.log("hp/val_accuracy", trainer.callback_metrics["val/accuracy"])
+            self.best = max(self.best, float(trainer.callback_metrics["val/accuracy"]))
+            pl_module.log("hp/val_accuracy", self.best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved best."""
+        self.best = state_dict["best"]

@@ -88,7 +88,7 @@ def main() -> None:
 
     def step() -> None:
         optimizer.zero_grad()
-        model.training_loss(batch).backward()
+        model.step(batch).loss.backward()
         optimizer.step()
 
     times = interleaved(

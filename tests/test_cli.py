@@ -78,6 +78,12 @@ def test_every_method_trains_on_a_mirror_of_cifar100_without_another_change(meth
     main([*arguments(method), "--data.root", str(mirrors)])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_config_runs_as_it_is_at_full_width(method, mirrors):
+    words = [f"--config={CONFIGS / method}.yaml", f"--data.root={mirrors}", "--data.batch_size=4"]
+    main(["fit", *words, "--trainer.fast_dev_run=true", *QUIET])
+
+
 @pytest.mark.parametrize("data", sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")))
 def test_every_data_overlay_composes(data, mirrors, capsys):
     main([*arguments("wa_rl", f"data/{data}", "small"), "--data.root", str(mirrors), "--data.batch_size=50"])
@@ -198,6 +204,12 @@ def change(**replaced):
         (["--trainer.callbacks=auxlight.RLAuxCallback"], None, r"RLAuxCallback needs .*Found labeler HumanLabels"),
         (["--model.labeler=auxlight.AgentLabels"], None, r"add RLAuxCallback"),
         (["--config=nowhere.yaml"], None, r"nowhere.yaml"),
+        (["--ckpt_path=nowhere.ckpt"], None, r"`ckpt_path` must be a checkpoint. Found no file nowhere.ckpt"),
+        (["--trainer.accelerator=gpu", "--trainer.devices=99"], None, r"(?i)gpu|cuda"),
+        (["--trainer.limit_train_batches=1.5"], None, r"limit_train_batches"),
+        (["--trainer.overfit_batches=1"], None, r"`overfit_batches` .*num_train"),
+        (["--model.optimizer.lr=-1"], None, r"`optimizer` .*learning rate"),
+        (["--model.head_dim=0"], None, r"`head_dim`"),
     ],
 )
 def test_a_mistake_gets_one_line_and_an_exit_code(words, prepare, expected, mirrors, capsys):
@@ -216,6 +228,18 @@ def test_human_labels_on_data_without_them_are_refused(mirrors, capsys):
     with pytest.raises(SystemExit):
         main([*arguments("human", "data/cifar10"), "--data.root", str(mirrors)])
     assert "needs a data set with human sub-labels" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(capsys):
+    Path("broken.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(SystemExit):
+        main([*arguments("single", "data/digits"), "--ckpt_path=broken.ckpt"])
+    assert "auxlight: error: `ckpt_path`" in capsys.readouterr().err
+
+
+def test_checkpoints_can_be_left_out(capsys):
+    main([*arguments("single", "data/digits"), "--data.num_train=200", "--trainer.enable_checkpointing=false"])
+    assert "Checkpoints" not in capsys.readouterr().out
 
 
 def test_a_defect_of_ours_is_not_mistaken_for_the_users(monkeypatch):

@@ -10,7 +10,15 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
-from auxlight import AuxiliaryClassifier, DigitsDataModule, LabelHierarchy, MultiHeadVGG, RandomLabels, WeightedSum
+from auxlight import (
+    AuxiliaryClassifier,
+    DigitsDataModule,
+    HumanLabels,
+    LabelHierarchy,
+    MultiHeadVGG,
+    RandomLabels,
+    WeightedSum,
+)
 from auxlight.hparams import HyperparameterTab, save_plain_hyperparameters
 
 pytestmark = [
@@ -64,9 +72,7 @@ def test_plain_values_stay(value):
     assert dict(Owner(value).hparams) == {"value": value, "other": 3}
 
 
-@pytest.mark.parametrize(
-    "value", [nn.Linear(2, 2), lambda: 3, LabelHierarchy((2, 3)), torch.zeros(2), [nn.ReLU()], {"a": object()}, {1: 2}]
-)
+@pytest.mark.parametrize("value", [nn.Linear(2, 2), lambda: 3, torch.zeros(2), [nn.ReLU()], {"a": object()}, {1: 2}])
 def test_objects_go(value):
     owner = Owner(value)
     assert dict(owner.hparams) == {"other": 3}
@@ -75,6 +81,10 @@ def test_objects_go(value):
 
 def test_paths_become_strings():
     assert Owner(Path("some") / "where").hparams["value"] == str(Path("some") / "where")
+
+
+def test_a_hierarchy_becomes_its_block_sizes():
+    assert Owner(LabelHierarchy((2, 3))).hparams["value"] == [2, 3]
 
 
 def test_arguments_of_an_heir():
@@ -91,7 +101,8 @@ def test_disguised_values_load_from_a_checkpoint(value, tmp_path):
 def test_script_made_models_hold_plain_values():
     module = script_made()
     assert {"depth": 11, "width": 0.0625, "aux_weight": 4}.items() <= dict(module.hparams).items()
-    assert not {"hierarchy", "labeler", "combiner", "optimizer", "scheduler", "trunk"} & set(module.hparams)
+    assert module.hparams["hierarchy"] == [5, 5]
+    assert not {"labeler", "combiner", "optimizer", "scheduler", "trunk"} & set(module.hparams)
     assert is_plain(dict(module.hparams))
     other = AuxiliaryClassifier((2, 3), nn.Flatten(), feature_dim=12)
     assert other.hparams["hierarchy"] == (2, 3) and "trunk" not in other.hparams
@@ -140,3 +151,15 @@ def test_tab_logs_arguments_of_model_and_data(tmp_path):
     assert logged["model/aux_weight"] == 4 and logged["data/batch_size"] == 16
     assert not any(key.endswith("_instantiator") for key in logged)
     assert trainer.callback_metrics["hp/val_accuracy"] == trainer.callback_metrics["val/accuracy"]
+
+
+def test_a_script_made_checkpoint_loads_again(tmp_path):
+    data = DigitsDataModule(num_train=200, batch_size=50)
+    module = MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, labeler=HumanLabels())
+    trainer = L.Trainer(max_epochs=0, accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.fit(module, data)
+    trainer.save_checkpoint(tmp_path / "module.ckpt")
+    again = MultiHeadVGG.load_from_checkpoint(tmp_path / "module.ckpt", labeler=HumanLabels())
+    assert again.hierarchy == data.hierarchy
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name

@@ -62,13 +62,26 @@ def test_every_script_runs(number, tmp_path, monkeypatch):
     exec(compile(code, f"README block {number}", "exec"), {"__name__": "readme"})
 
 
+def test_the_labeler_of_the_page_is_usable_from_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["auxlight"])
+    monkeypatch.syspath_prepend(tmp_path)  # undone afterwards, with what `main` adds
+    (block,) = (block for block in blocks("python") if "NoisyHumanLabels" in block)
+    Path("mylabels.py").write_text(block)
+    words = [f"--config={ROOT / 'configs'}/{name}.yaml" for name in ("human", "data/digits")]
+    words += ["--model.labeler=mylabels.NoisyHumanLabels", "--model.labeler.noise=0.1", "--trainer.fast_dev_run=true"]
+    main(["fit", *words, *SHORT[2:], *QUIET])
+    assert "test/accuracy" in capsys.readouterr().out
+
+
 def test_the_yaml_of_a_foreign_trunk_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["auxlight"])
     (block,) = blocks("yaml")
     yaml.safe_load(block)
     Path("model.yaml").write_text(block)
-    main(["fit", "--config=model.yaml", "--data=auxlight.DigitsDataModule", "--trainer.fast_dev_run=true", *QUIET])
+    words = ["--config=model.yaml", f"--config={ROOT / 'configs/data/digits.yaml'}"]
+    main(["fit", *words, "--trainer.fast_dev_run=true", *QUIET])
     assert "test/accuracy" in capsys.readouterr().out
 
 

@@ -134,7 +134,16 @@ class ImageDataModule(L.LightningDataModule):
             train: shuffled, augmented, complete batches only; otherwise every image once, in order, as it is.
             stream: name of an independent order and augmentation.
             batch_size: the module's own by default; capped at the size of the split.
+
+        Raises:
+            InputError: a training batch larger than a device's share, or Lightning's `overfit_batches`, which would
+                swap the sampler for one of single images.
         """
+        if overfit := getattr(self.trainer, "overfit_batches", 0):
+            raise InputError(
+                f"`overfit_batches` does not work on data in memory. Found overfit_batches={overfit}: "
+                "set `num_train` to a few images, and `crop_padding: 0`."
+            )
         self.setup()
         dataset = self._splits[split]
         sampler = BatchSampler(

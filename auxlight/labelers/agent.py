@@ -52,6 +52,8 @@ class AgentLabels(Labeler):
         untrained: bool = False,
     ) -> None:
         super().__init__()
+        if feature_dim < 1:
+            raise InputError(f"`feature_dim` must be at least 1. Found feature_dim={feature_dim}.")
         self.weight_levels = weight_levels if weighted else None
         self.block_relative = block_relative
         self.sharpness = sharpness

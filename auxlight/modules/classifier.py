@@ -38,6 +38,15 @@ class ClassifierOptions(TypedDict, total=False):
     scheduler_interval: Literal["epoch", "step"]
 
 
+class StepOutputs(NamedTuple):
+    """Of one batch: features (B, D), primary logits (B, C), losses of the tasks, and the scalar that is minimised."""
+
+    features: Tensor
+    logits: Tensor
+    losses: TaskLosses
+    loss: Tensor
+
+
 class Prediction(NamedTuple):
     """What `predict_step` returns: positions (B,), primary classes (B,) and class probabilities (B, C)."""
 
@@ -89,6 +98,9 @@ class AuxiliaryClassifier(L.LightningModule):
         for name, value in (("aux_weight", aux_weight), ("focal_gamma", focal_gamma)):
             if not (value >= 0 and math.isfinite(value)):
                 raise InputError(f"`{name}` must be a finite number ≥ 0. Found {name}={value}.")
+        for name, size in (("head_dim", head_dim), ("feature_dim", feature_dim)):
+            if size is not None and size < 1:
+                raise InputError(f"`{name}` must be at least 1. Found {name}={size}.")
         feature_dim = getattr(trunk, "feature_dim", None) if feature_dim is None else feature_dim
         if not isinstance(feature_dim, int):
             raise InputError(
@@ -146,24 +158,25 @@ class AuxiliaryClassifier(L.LightningModule):
             tuple(self.aux_weight * weights for _, weights in auxiliary),
         )
 
-    def training_loss(self, batch: Batch) -> Tensor:
-        """The loss of one training step without logs and metrics: what the step inside an agent's game minimises."""
-        features = self.features(batch.image)
-        loss: Tensor = self.combiner(self.task_losses(features, self.primary_head(features), batch))
-        return loss
+    def step(self, batch: Batch) -> StepOutputs:
+        """One batch forward, without logs and metrics.
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One batch: features, losses of all tasks, combined loss."""
+        Override this rather than `training_step`: the steps inside an agent's game take it too.
+        """
         features = self.features(batch.image)
         logits = self.primary_head(features)
         losses = self.task_losses(features, logits, batch)
-        loss: Tensor = self.combiner(losses)
+        return StepOutputs(features, logits, losses, self.combiner(losses))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The step's loss, with logs and metrics."""
+        features, logits, losses, loss = self.step(batch)
         logged = {"train/loss": loss, "train/primary_loss": losses.primary.mean()}
         if self.tasks:
             logged["train/auxiliary_loss"] = torch.stack(losses.auxiliary_means()).sum()
             weights = torch.cat(losses.weights)
             logged |= {"train/weight_mean": weights.mean(), "train/weight_std": weights.std(correction=0)}
-        self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=False, batch_size=len(batch.primary))
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.primary))
         self._update_metrics("train", features, logits, batch)
         return loss
 
@@ -199,7 +212,10 @@ class AuxiliaryClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over every parameter that trains in the main phase."""
-        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        try:
+            optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        except ValueError as error:  # torch's own words on a value out of range
+            raise InputError(f"`optimizer` does not take its arguments: {error}.") from error
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer)

@@ -16,5 +16,5 @@ class Head(nn.Sequential):
     """
 
     def __init__(self, feature_dim: int, num_classes: int, hidden_dim: int | None = None) -> None:
-        hidden_dim = hidden_dim or feature_dim
+        hidden_dim = feature_dim if hidden_dim is None else hidden_dim
         super().__init__(nn.Linear(feature_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, num_classes))

@@ -68,11 +68,15 @@ class VGG(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Features (B, feature_dim) of images (B, C, H, W)."""
-        if image.shape[1] != self.in_channels or min(image.shape[-2:]) < 32:
+        if image.shape[1] != self.in_channels:
             raise InputError(
-                f"VGG takes images of {self.in_channels} channels and at least 32 × 32 pixels (five pools halve it). "
-                f"Found {image.shape[1]} channels of {image.shape[-2]} × {image.shape[-1]}: "
-                "set `in_channels`, or resize the images (`image_size` of the data module)."
+                f"`in_channels` must be the number of the images' channels. Found in_channels={self.in_channels} and "
+                f"images of {image.shape[1]} channels."
+            )
+        if min(image.shape[-2:]) < 32:
+            raise InputError(
+                "VGG's five pools need images of at least 32 × 32 pixels. "
+                f"Found {image.shape[-2]} × {image.shape[-1]}: enlarge them (NpzDataModule: `image_size: 32`)."
             )
         features: Tensor = self.layers(image)
         return features

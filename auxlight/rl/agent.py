@@ -11,6 +11,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
+from auxlight.errors import InputError
+
 # (policy, environment, device=…) → agent. SB3's algorithms are such callables.
 AgentFactory = Callable[[type[ActorCriticPolicy], VecEnv], OnPolicyAlgorithm]
 
@@ -52,6 +54,9 @@ class PaperPPO(PPO):
         target_kl: float | None = None,
         device: str = "auto",
     ) -> None:
+        for name, value in (("n_steps", n_steps), ("n_epochs", n_epochs), ("batch_size", batch_size or 1)):
+            if value < 1:
+                raise InputError(f"`{name}` of the agent must be at least 1. Found {name}={value}.")
         super().__init__(
             policy,
             env,
@@ -77,10 +82,11 @@ class EpochMeans(KVWriter):
         self.values: dict[str, list[float]] = {}
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Take the numbers of one dump; times and counters stay out."""
+        """Take the numbers of one dump; times, and what SB3 itself keeps out of TensorBoard (counters), stay out."""
         for key, value in key_values.items():
-            if not key.startswith("time/") and isinstance(value, Real):
-                self.values.setdefault(key.rsplit("/", 1)[-1], []).append(float(value))
+            excluded = key.startswith("time/") or "tensorboard" in (key_excluded.get(key) or ())
+            if isinstance(value, Real) and not excluded:
+                self.values.setdefault(key.removeprefix("train/").removeprefix("rollout/"), []).append(float(value))
 
     def close(self) -> None:
         """Nothing to close."""
@@ -97,9 +103,19 @@ class Player:
 
     Args:
         agent: an on-policy algorithm over the environment.
+
+    Raises:
+        InputError: a learning rate or clip range that is scheduled.
     """
 
     def __init__(self, agent: OnPolicyAlgorithm) -> None:
+        for name in ("lr_schedule", "clip_range", "clip_range_vf"):
+            schedule = getattr(agent, name, None)
+            if callable(schedule) and schedule(1.0) != schedule(0.0):
+                raise InputError(
+                    f"`agent` must have constant rates: SB3 would run a schedule to its end in every epoch. Found "
+                    f"{name} from {schedule(1.0)} to {schedule(0.0)}."
+                )
         self.agent = agent
         self.max_rollout = agent.n_steps
         self.writer = EpochMeans()

@@ -41,7 +41,7 @@ class RLAuxCallback(L.Callback):
 
     Raises:
         InputError: at the start of the fit, for a module without `AgentLabels` or with manual optimisation, without
-            an auxlight data module, or on several devices.
+            an auxlight data module, beside another RLAuxCallback, with accumulated gradients, or on several devices.
     """
 
     def __init__(self, agent: AgentFactory = PaperPPO, reward: Reward | None = None) -> None:
@@ -49,6 +49,11 @@ class RLAuxCallback(L.Callback):
         self.reward = reward or BatchReward()
         self._player: Player | None = None
         self._saved: dict[str, Any] | None = None
+        self._epoch_played = -1
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Forget an earlier fit; a checkpoint's state comes after this."""
+        self._player, self._saved, self._epoch_played = None, None, -1
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check what the game needs."""
@@ -65,6 +70,13 @@ class RLAuxCallback(L.Callback):
                 "RLAuxCallback draws images beside the training loop and needs an auxlight data module. "
                 f"Found {type(datamodule).__name__}: subclass auxlight.datamodules.ImageDataModule."
             )
+        if sum(isinstance(callback, RLAuxCallback) for callback in cast(Any, trainer).callbacks) > 1:
+            raise InputError("One RLAuxCallback plays all of a module's agent epochs. Found several: keep one.")
+        if trainer.accumulate_grad_batches != 1:
+            raise InputError(
+                "RLAuxCallback takes one step of the main network per batch. Found "
+                f"accumulate_grad_batches={trainer.accumulate_grad_batches}: raise `batch_size` instead."
+            )
         if trainer.world_size > 1:
             raise InputError(
                 f"RLAuxCallback runs on one device for now. Found {trainer.world_size}: set `trainer.devices: 1`."
@@ -72,6 +84,16 @@ class RLAuxCallback(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The agent's epoch."""
+        self._play(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The agent's epoch, where Lightning left out `on_train_epoch_start` (resumed at the end of an epoch)."""
+        if batch_idx == 0 and self._epoch_played != trainer.current_epoch:
+            self._play(trainer, pl_module)
+
+    def _play(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         module = cast(AuxiliaryClassifier, pl_module)  # on_fit_start has checked the types
         labeler = cast(AgentLabels, cast(Any, module.labelled_task).labeler)
         datamodule = cast(ImageDataModule, cast(Any, trainer).datamodule)
@@ -107,6 +129,7 @@ class RLAuxCallback(L.Callback):
                 labeler.network.requires_grad_(False)
                 labeler.network.zero_grad()
         labeler.epochs_played += 1
+        self._epoch_played = trainer.current_epoch
         module.log_dict(
             {"agent/reward": env.mean_reward} | {f"agent/{key}": value for key, value in report.items()},
             on_step=False,
@@ -145,19 +168,29 @@ class RLAuxCallback(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The agent's optimizer and counters; its network belongs to the module."""
-        return {} if self._player is None else self._player.state_dict()
+        if self._player is None:
+            return {}
+        return {"player": self._player.state_dict(), "epoch_played": self._epoch_played}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state as soon as the agent exists."""
-        self._saved = state_dict or None
+        self._saved = state_dict.get("player")
+        self._epoch_played = state_dict.get("epoch_played", -1)
 
 
 class _Progress(BaseCallback):
-    """Moves a progress bar by one each vector step."""
+    """Moves a progress bar by one each vector step, and says when the policy is being updated."""
 
     def __init__(self, bar: Any) -> None:
         super().__init__()
         self.bar = bar
+        self.title = str(bar.desc) if not bar.disable else ""
+
+    def _on_rollout_start(self) -> None:
+        self.bar.set_description(self.title)
+
+    def _on_rollout_end(self) -> None:
+        self.bar.set_description(f"{self.title} learns")
 
     def _on_step(self) -> bool:
         self.bar.update(1)

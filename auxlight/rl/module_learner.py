@@ -15,7 +15,10 @@ from auxlight.modules.classifier import AuxiliaryClassifier
 
 
 class ModuleLearner:
-    """Trains the module as Lightning would (precision, clipping, per-step schedules), and can take it all back.
+    """Takes the step that Lightning takes (precision, clipping, per-step schedules), and can take it all back.
+
+    Each batch is one step. Callbacks' `on_before_optimizer_step` is called, as the gradients are clipped there; no
+    other hook is. A plateau schedule waits for the main epoch's validation.
 
     The canonical state is every parameter and buffer but the agent's, the optimizer, the schedulers and the gradient
     scaler. The generators of random numbers are the caller's affair (`seeding.isolated_rng`).
@@ -33,6 +36,7 @@ class ModuleLearner:
         agents = {id(tensor) for tensor in (*labeler.parameters(), *labeler.buffers())}
         self._tensors = [t for t in (*module.parameters(), *module.buffers()) if id(t) not in agents]
         self._canonical: dict[str, Any] | None = None
+        self._steps = 0
 
     def train_on(self, batch: Batch, target: AuxiliaryTarget) -> None:
         """See `Learner.train_on`."""
@@ -42,14 +46,15 @@ class ModuleLearner:
         def closure() -> Tensor:
             optimizer.zero_grad()
             with self.trainer.precision_plugin.train_step_context(), self.labeler.given(target):
-                loss = self.module.training_loss(batch)
+                loss = self.module.step(batch).loss
             strategy.backward(loss, optimizer)
             return loss
 
         strategy.optimizer_step(optimizer, closure, self.module)
+        self._steps += 1
         for config in self.trainer.lr_scheduler_configs:
-            if config.interval == "step":
-                config.scheduler.step()  # type: ignore[call-arg]
+            if config.interval == "step" and not config.reduce_on_plateau and self._steps % config.frequency == 0:
+                self.module.lr_scheduler_step(config.scheduler, None)
 
     @torch.no_grad()
     def primary_loss(self, batch: Batch) -> float:
@@ -69,6 +74,7 @@ class ModuleLearner:
     @torch.no_grad()
     def restore(self) -> None:
         """See `Learner.restore`."""
+        self._steps = 0
         if self._canonical is None:
             return
         for tensor, canonical in zip(self._tensors, self._canonical["tensors"], strict=True):

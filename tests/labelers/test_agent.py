@@ -82,7 +82,7 @@ def test_main_optimizer_leaves_the_agent_alone():
     assert held.isdisjoint(map(id, agent))
     assert held == {id(p) for p in module.parameters()} - set(map(id, agent))
     before = [parameter.clone() for parameter in agent]
-    module.training_loss(make_batch()).backward()
+    module.step(make_batch()).loss.backward()
     optimizer.step()
     assert all(torch.equal(a, b) and a.grad is None for a, b in zip(agent, before, strict=True))
 
@@ -90,17 +90,17 @@ def test_main_optimizer_leaves_the_agent_alone():
 def test_training_needs_an_agent_that_has_played():
     module, labeler = make_module()
     with pytest.raises(InputError, match="needs an agent that has played"):
-        module.training_loss(make_batch())
+        module.step(make_batch())
     module.eval()
     labels_of(labeler, make_batch())  # looking at its labels is no training
     module.train()
     labeler.epochs_played += 1
-    assert module.training_loss(make_batch()).isfinite()
+    assert module.step(make_batch()).loss.isfinite()
 
 
 def test_untrained_agent_as_a_control():
     module, _ = make_module(untrained=True)
-    assert module.training_loss(make_batch()).isfinite()
+    assert module.step(make_batch()).loss.isfinite()
 
 
 def test_a_trained_agent_travels_with_the_checkpoint():
@@ -119,9 +119,9 @@ def test_given_hands_out_the_target():
     target = AuxiliaryTarget(torch.rand(6, 5), torch.rand(6))
     with labeler.given(target):
         assert labels_of(labeler, batch) is target
-        assert module.training_loss(batch).isfinite()  # although the agent has not played yet
+        assert module.step(batch).loss.isfinite()  # although the agent has not played yet
     with pytest.raises(InputError, match="has played"):
-        module.training_loss(batch)
+        module.step(batch)
 
 
 def test_given_ends_with_an_exception():

@@ -129,7 +129,7 @@ def test_training_loss(name, aux_weight, gamma):
     if name == "agent":
         labeler.network.action_head.weight.data.normal_()
     expected = expected_loss(module, name, batch, aux_weight, gamma)
-    assert module.training_loss(batch).item() == pytest.approx(expected, rel=1e-5)
+    assert module.step(batch).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_weights_belong_to_samples():
@@ -137,9 +137,9 @@ def test_weights_belong_to_samples():
     labeler, batch = Told(), make_batch()
     module = make_module(labeler)
     swapped = labeler.target.weight.flip(0)
-    before = module.training_loss(batch).item()
+    before = module.step(batch).loss.item()
     labeler.target = labeler.target._replace(weight=swapped)
-    after = module.training_loss(batch).item()
+    after = module.step(batch).loss.item()
     assert after == pytest.approx(expected_loss(module, "told", batch, 1, 2), rel=1e-5)
     assert abs(after - before) > 1e-3
 
@@ -147,7 +147,7 @@ def test_weights_belong_to_samples():
 def test_training_step_returns_the_training_loss(monkeypatch):
     module, batch = make_module(Told()), make_batch()
     monkeypatch.setattr(module, "log_dict", lambda *args, **kwargs: None)  # logging needs a trainer
-    torch.testing.assert_close(module.training_step(batch, 0), module.training_loss(batch), rtol=0, atol=0)
+    torch.testing.assert_close(module.training_step(batch, 0), module.step(batch).loss, rtol=0, atol=0)
 
 
 def shared_weights(module: AuxiliaryClassifier) -> list[nn.Parameter]:
@@ -157,20 +157,20 @@ def shared_weights(module: AuxiliaryClassifier) -> list[nn.Parameter]:
 @pytest.mark.parametrize("name", ["human", "random", "uniform", "agent", "told"])
 def test_gradient_reaches_trunk_and_both_heads(name):
     module = make_module(make_labeler(name))
-    module.training_loss(make_batch()).backward()
+    module.step(make_batch()).loss.backward()
     assert all(weight.grad.abs().sum() > 0 for weight in shared_weights(module))
 
 
 def test_gradient_by_central_differences():
     module, batch = make_module(Told()).double(), make_batch()
     batch = batch._replace(image=batch.image.double())
-    module.training_loss(batch).backward()
+    module.step(batch).loss.backward()
     for weight in shared_weights(module):
         losses = []
         for step in (1e-6, -2e-6):
             with torch.no_grad():
                 weight[0, 0] += step
-            losses.append(module.training_loss(batch).item())
+            losses.append(module.step(batch).loss.item())
         assert weight.grad[0, 0].item() == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-5, abs=1e-8)
 
 
@@ -186,7 +186,7 @@ def test_auxiliary_task_alone_moves_the_trunk_but_not_the_primary_head():
 def test_single_task_has_no_auxiliary_parameters():
     module, batch = make_module(), make_batch()
     expected = focal(module(batch.image), np.eye(2)[batch.primary.numpy()], 2).mean()
-    assert module.training_loss(batch).item() == pytest.approx(expected, rel=1e-5)
+    assert module.step(batch).loss.item() == pytest.approx(expected, rel=1e-5)
     assert module.labelled_task is None and len(module.tasks) == 0
     assert {name.split(".")[0] for name in module.state_dict()} == {"trunk", "primary_head"}
     held = {id(p) for group in module.configure_optimizers().param_groups for p in group["params"]}
@@ -198,7 +198,7 @@ def test_any_trunk():
     module = AuxiliaryClassifier(PSI, resnet18(num_classes=16), feature_dim=16, labeler=HumanLabels())
     batch = Batch(*(part[:2] for part in make_batch()))
     assert module(batch.image).shape == (2, 2)
-    module.training_loss(batch).backward()
+    module.step(batch).loss.backward()
     assert module.trunk.conv1.weight.grad.abs().sum() > 0
 
 
@@ -212,7 +212,7 @@ def test_wrong_feature_size(feature_dim):
 def test_features_that_are_no_vectors():
     module = AuxiliaryClassifier(PSI, nn.Identity(), feature_dim=3)
     with pytest.raises(InputError, match=r"features of shape \(6, 3, 32, 32\)"):
-        module.training_loss(make_batch())
+        module.step(make_batch())
 
 
 def test_unknown_feature_size():

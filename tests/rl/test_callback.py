@@ -6,6 +6,8 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from stable_baselines3 import PPO
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
@@ -87,17 +89,20 @@ class Checked(RLAuxCallback):
         self.policies.append((agent, copy.deepcopy(module.labelled_task.labeler.network.state_dict())))
 
 
-def make_module(data, **arguments):
+def make_module(data, kind=MultiHeadVGG, **arguments):
     arguments = {"labeler": AgentLabels(weighted=True, feature_dim=16)} | arguments
-    return MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, **arguments)
+    return kind(data.hierarchy, depth=11, width=0.0625, **arguments)
 
 
-def fit(callback=None, epochs=2, seed=0, ckpt_path=None, **arguments):
+def fit(callback=None, epochs=2, seed=0, ckpt_path=None, extra=(), kind=MultiHeadVGG, **arguments):
     L.seed_everything(seed, verbose=False)
     data = DigitsDataModule(num_train=200, batch_size=50)
-    module = make_module(data, **arguments)
+    names = ("accumulate_grad_batches", "precision", "gradient_clip_val")
+    trainer_arguments = {name: arguments.pop(name) for name in names if name in arguments}
+    module = make_module(data, kind, **arguments)
     callback = callback or RLAuxCallback(reward=BatchReward(batch_size=64))
-    trainer = L.Trainer(max_epochs=epochs, callbacks=[callback], **TRAINER)
+    own = {"enable_checkpointing": bool(extra)}
+    trainer = L.Trainer(max_epochs=epochs, callbacks=[callback, *extra], **(TRAINER | own | trainer_arguments))
     trainer.fit(module, data, ckpt_path=ckpt_path)
     return trainer, module
 
@@ -193,6 +198,72 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
     _, resumed = fit(epochs=3, ckpt_path=path, **recipe)
     expected = {k: v for k, v in whole.state_dict().items() if "metrics" not in k}
     assert_equal({k: v for k, v in resumed.state_dict().items() if "metrics" not in k}, expected)
+
+
+@pytest.mark.parametrize("step", [2, 4, 6, 8])
+def test_the_agent_plays_each_epoch_once_wherever_a_run_resumes(step, tmp_path):
+    """Lightning leaves out `on_train_epoch_start` after a checkpoint from the last batch of an epoch."""
+    recipe = {"optimizer": partial(SGD, lr=0.05)}
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    _, whole = fit(epochs=3, extra=[keep], **recipe)
+    _, resumed = fit(epochs=3, ckpt_path=tmp_path / f"step={step}.ckpt", **recipe)
+    assert resumed.labelled_task.labeler.epochs_played == 3
+    if step % 4 == 0:  # inside an epoch the loader starts again at its first batch
+        expected = {k: v for k, v in whole.state_dict().items() if "metrics" not in k}
+        assert_equal({k: v for k, v in resumed.state_dict().items() if "metrics" not in k}, expected)
+
+
+def test_one_callback_serves_several_fits(tmp_path):
+    callback = RLAuxCallback(reward=BatchReward(batch_size=64))
+    _, first = fit(callback, epochs=1)
+    trainer, second = fit(callback, epochs=1)
+    assert_equal(dict(second.state_dict()), dict(first.state_dict()))
+    path = tmp_path / "after_one.ckpt"
+    trainer.save_checkpoint(path)
+    _, resumed = fit(callback, epochs=2, ckpt_path=path)
+    _, whole = fit(epochs=2)
+    expected = {k: v for k, v in whole.state_dict().items() if "metrics" not in k}
+    assert_equal({k: v for k, v in resumed.state_dict().items() if "metrics" not in k}, expected)
+
+
+def test_an_own_step_is_played_too():
+    class Still(MultiHeadVGG):
+        def step(self, batch):
+            outputs = super().step(batch)
+            return outputs._replace(loss=0 * outputs.loss)
+
+    reward = MeasuringReward(batch_size=64)
+    fit(RLAuxCallback(reward=reward), epochs=1, kind=Still)
+    assert reward.moved == 0
+
+
+@pytest.mark.parametrize(
+    ("trainer_arguments", "callback_arguments", "message"),
+    [
+        ({"accumulate_grad_batches": 2}, {}, "accumulate_grad_batches=2"),
+        ({}, {"agent": partial(PPO, n_steps=4, learning_rate=lambda left: 1e-3 * left)}, "constant rates.*lr_schedule"),
+        ({}, {"agent": partial(PaperPPO, n_steps=0)}, "`n_steps` of the agent"),
+    ],
+)
+def test_what_the_game_cannot_honour_is_refused(trainer_arguments, callback_arguments, message):
+    with pytest.raises(InputError, match=message):
+        fit(RLAuxCallback(**callback_arguments), epochs=1, **trainer_arguments)
+
+
+def test_two_callbacks_are_refused():
+    class Other(RLAuxCallback):
+        pass
+
+    with pytest.raises(InputError, match="keep one"):
+        fit(extra=[Other()])
+
+
+@pytest.mark.parametrize("arguments", [{"precision": "bf16-mixed"}, {"gradient_clip_val": 0.5}])
+def test_after_the_agents_epoch_everything_is_as_it_was_under(arguments):
+    callback = Checked(reward=MeasuringReward(batch_size=64))
+    fit(callback, epochs=1, **arguments)
+    for before, after in callback.around:
+        assert_equal(after, before)
 
 
 def test_an_interrupted_agent_epoch_leaves_the_canonical_network():
