@@ -22,6 +22,20 @@ def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     return logits.masked_fill(~mask, -torch.inf).softmax(-1)
 
 
+def class_losses(logits: Tensor, gamma: float = 2.0) -> Tensor:
+    """Focal loss of each sample for each class, were it the sample's label: ℓ_k = −(1 − p_k)^γ log p_k.
+
+    Args:
+        logits: (B, K).
+        gamma: γ ≥ 0; 0 is cross-entropy.
+
+    Returns:
+        (B, K).
+    """
+    log_p = logits.log_softmax(-1)
+    return -_focal_factor(log_p, gamma) * log_p
+
+
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
     """Focal loss with soft or hard targets; both losses of RL-AUX and MAXL use it with γ = 2.
 
@@ -39,11 +53,15 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
     if not target.is_floating_point():
         log_p = log_p.gather(-1, target[..., None])
         target = torch.ones_like(log_p)
+    return -(target * _focal_factor(log_p, gamma) * log_p).sum(-1)
+
+
+def _focal_factor(log_p: Tensor, gamma: float) -> Tensor | float:
+    """(1 − p)^γ."""
     if gamma == 0:
-        return -(target * log_p).sum(-1)
+        return 1.0
     # 1 − p without cancellation. The floor keeps the gradient of a fractional power finite where p is exactly 1.
-    miss = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
-    return -(target * miss.pow(gamma) * log_p).sum(-1)
+    return (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny).pow(gamma)
 
 
 def batch_entropy(probabilities: Tensor) -> Tensor:
