@@ -12,8 +12,8 @@ from auxlight.datamodules import (
 )
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
-from auxlight.labelers import AgentLabels, HumanLabels, Labeler, RandomLabels, UniformLabels
-from auxlight.modules import AuxiliaryClassifier, MultiHeadVGG
+from auxlight.labelers import AgentLabels, HumanLabels, Labeler, LabelNetwork, RandomLabels, UniformLabels
+from auxlight.modules import AuxiliaryClassifier, MAXLModule, MultiHeadVGG
 from auxlight.networks import VGG
 from auxlight.rl import BatchReward, RLAuxCallback
 
@@ -34,7 +34,9 @@ __all__ = [
     "ImageDataModule",
     "InputError",
     "LabelHierarchy",
+    "LabelNetwork",
     "Labeler",
+    "MAXLModule",
     "MultiHeadVGG",
     "NpzDataModule",
     "RLAuxCallback",

@@ -12,7 +12,7 @@ from auxlight.hierarchy import LabelHierarchy
 from auxlight.labelers.actions import LabelActions
 from auxlight.labelers.base import Labeler
 from auxlight.networks.agent import AgentNetwork
-from auxlight.networks.vgg import VGG
+from auxlight.networks.vgg import own_trunk
 
 
 class AgentLabels(Labeler):
@@ -67,13 +67,7 @@ class AgentLabels(Labeler):
         """Make the agent's network."""
         super().bind(hierarchy, trunk)
         self.actions = LabelActions(hierarchy, self.weight_levels, self.block_relative, self.sharpness)
-        eyes = self._trunk[0] or _like(trunk)
-        eyes_dim = getattr(eyes, "feature_dim", None)
-        if not isinstance(eyes_dim, int):
-            raise InputError(
-                f"`trunk` of AgentLabels must say the size of its features in `feature_dim`. "
-                f"Found {type(eyes).__name__} without."
-            )
+        eyes, eyes_dim = own_trunk(self, self._trunk[0], trunk, norm="group")
         self.network = AgentNetwork(eyes, eyes_dim, self.feature_dim, self.actions.sizes)
         # Trained by the agent's own optimizer in its own phase; the main optimizer and DDP leave it alone.
         self.network.requires_grad_(False)
@@ -106,12 +100,3 @@ class AgentLabels(Labeler):
             )
         with torch.no_grad():
             return self.actions.target(self.network.act(batch.image), batch.primary)
-
-
-def _like(trunk: nn.Module) -> VGG:
-    if not isinstance(trunk, VGG):
-        raise InputError(
-            f"`trunk` of AgentLabels must be given where the main network is no VGG. Found main trunk "
-            f"{type(trunk).__name__} and no agent trunk: pass one, such as auxlight.networks.VGG with norm: group."
-        )
-    return VGG(trunk.depth, trunk.width, trunk.in_channels, norm="group")

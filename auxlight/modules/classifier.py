@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from auxlight.batch import Batch
 from auxlight.combiners import Combiner, TaskLosses, WeightedSum
@@ -210,12 +210,17 @@ class AuxiliaryClassifier(L.LightningModule):
                 metrics.auxiliary.update(task.head(features), batch.auxiliary)
             self.log_dict(metrics.auxiliary, on_step=False, on_epoch=True)
 
+    @staticmethod
+    def make_optimizer(make: OptimizerCallable, parameters: list[nn.Parameter]) -> Optimizer:
+        """An optimizer over these parameters; what torch finds wrong with its arguments is the user's mistake."""
+        try:
+            return make(parameters)
+        except ValueError as error:
+            raise InputError(f"`optimizer` does not take its arguments: {error}.") from error
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over every parameter that trains in the main phase."""
-        try:
-            optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
-        except ValueError as error:  # torch's own words on a value out of range
-            raise InputError(f"`optimizer` does not take its arguments: {error}.") from error
+        optimizer = self.make_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad])
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer)

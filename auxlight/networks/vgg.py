@@ -9,6 +9,7 @@ from auxlight.errors import InputError
 
 # Convolutions per stage; each stage ends in a 2 × 2 max-pool.
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+Norm = Literal["batch", "group"]
 WIDTHS = (64, 128, 256, 512, 512)
 
 
@@ -34,7 +35,7 @@ class VGG(nn.Module):
         depth: int = 16,
         width: float = 1.0,
         in_channels: int = 3,
-        norm: Literal["batch", "group"] = "batch",
+        norm: Norm = "batch",
     ) -> None:
         super().__init__()
         if depth not in STAGES:
@@ -80,3 +81,30 @@ class VGG(nn.Module):
             )
         features: Tensor = self.layers(image)
         return features
+
+
+def own_trunk(owner: object, given: nn.Module | None, main: nn.Module, norm: Norm) -> tuple[nn.Module, int]:
+    """The trunk of a labeler's own network and the size of its features.
+
+    Args:
+        owner: the labeler, for the message.
+        given: the user's choice, with an attribute `feature_dim`; None for a VGG like the main network's.
+        main: the main network's trunk.
+        norm: of the VGG.
+
+    Raises:
+        InputError: no choice where the main trunk is no VGG, or a choice without `feature_dim`.
+    """
+    name = type(owner).__name__
+    if given is None:
+        if not isinstance(main, VGG):
+            raise InputError(
+                f"`trunk` of {name} must be given where the main network is no VGG. Found main trunk "
+                f"{type(main).__name__} and no trunk: pass one, such as auxlight.VGG with `norm: {norm}`."
+            )
+        given = VGG(main.depth, main.width, main.in_channels, norm)
+    feature_dim = getattr(given, "feature_dim", None)
+    if not isinstance(feature_dim, int):
+        kind = type(given).__name__
+        raise InputError(f"`trunk` of {name} must say the size of its features in `feature_dim`. Found {kind} without.")
+    return given, feature_dim
