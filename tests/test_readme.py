@@ -3,10 +3,12 @@
 import re
 import shlex
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 import yaml
+from tensorboard.program import TensorBoard
 
 from auxlight.cli import main
 from tests.test_cli import QUIET, mirrors  # noqa: F401
@@ -47,6 +49,14 @@ def test_every_command_runs_in_the_order_of_the_page(mirrors, tmp_path, monkeypa
         run(command, mirrors, epochs=1)
         assert "test/accuracy" in capsys.readouterr().out or command.split()[1] == "predict"
     assert len(np.load("predictions.npz")["index"])
+
+
+def test_tensorboard_opens_the_folder_of_the_page(tmp_path):
+    assert "tensorboard --logdir logs" in README
+    board = TensorBoard()
+    board.configure(argv=["tensorboard", "--logdir", str(tmp_path), "--port", "0", "--load_fast", "false"])
+    with urlopen(board.launch()) as page:
+        assert page.status == 200
 
 
 def test_make_fit_is_the_command_of_the_page():
