@@ -5,7 +5,6 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import NoReturn
 
 from jsonargparse import ArgumentError, Namespace
@@ -13,6 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint
 from auxlight.datamodules import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
@@ -41,13 +41,21 @@ class AuxlightCLI(LightningCLI):
             }
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Keep what was asked for: Lightning then lays a checkpoint's own arguments over it."""
+        super().parse_arguments(parser, args)
+        self._asked_for = self.config[self.config.subcommand].model.clone()
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path:
+            check_file(path)
+
     def before_instantiate_classes(self) -> None:
         """Checkpoints, and the bar that names its phases, where wanted; a resumed run goes on in its own folder."""
         config = self.config[self.subcommand]
         trainer = config.trainer
         path = config.get("ckpt_path")
-        if path and path not in ("best", "last", "hpc", "registry") and "://" not in path and not Path(path).is_file():
-            raise InputError(f"`ckpt_path` must be a checkpoint. Found no file {path}.")
+        if path:
+            check_model(path, self._asked_for, config.model)
         if self.subcommand == "fit" and trainer.enable_checkpointing is not False:
             self.trainer_defaults["callbacks"] += [best_checkpoint(), last_checkpoint()]
         callbacks = trainer.callbacks or []
@@ -55,10 +63,11 @@ class AuxlightCLI(LightningCLI):
         if trainer.enable_progress_bar is not False and not any(path.endswith("ProgressBar") for path in chosen):
             self.trainer_defaults["callbacks"].append(PhaseProgressBar())
         if self.subcommand == "fit" and path:
-            run = Path(path).resolve().parents[1]
+            run = Path(path).resolve().parent.parent
             logger = trainer.logger
             arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
-            if arguments and run.parent == Path(arguments.save_dir, arguments.name or "").resolve():
+            folder = (arguments.get("save_dir"), arguments.get("name")) if arguments else (None, None)
+            if arguments and folder[0] and run.parent == Path(folder[0], folder[1] or "").resolve():
                 arguments.version = run.name
 
     def after_fit(self) -> None:
@@ -73,19 +82,6 @@ class AuxlightCLI(LightningCLI):
             print(f"Checkpoints: {checkpoint.dirpath}")
             if self.trainer.log_dir:
                 print(f"TensorBoard: tensorboard --logdir {self.trainer.log_dir}")
-
-
-def best_checkpoint() -> ModelCheckpoint:
-    """Keeps ``best.ckpt``, the epoch of the highest validation accuracy."""
-    return ModelCheckpoint(filename="best", enable_version_counter=False, monitor="val/accuracy", mode="max")
-
-
-def last_checkpoint() -> ModelCheckpoint:
-    """Writes ``last.ckpt`` after each epoch, from which a run resumes to the same weights.
-
-    `save_last` of the best checkpoint would not do: it writes only when the score improves, and from inside the epoch.
-    """
-    return ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
 
 
 def _block_sizes(hierarchy: LabelHierarchy) -> list[int]:
@@ -113,8 +109,11 @@ def main(args: ArgsType = None) -> None:
         )
     except (InputError, MisconfigurationException) as error:
         _fail(" ".join(str(error).split()))
-    except UnpicklingError:
-        _fail("`ckpt_path` must be a checkpoint of plain values. Found a file that cannot be read as one.")
+    except RuntimeError as error:
+        # torch's report on a checkpoint of another shape, many lines long
+        if not str(error).startswith("Error(s) in loading state_dict"):
+            raise
+        _fail(f"`ckpt_path` must fit model and data. Found: {' '.join(str(error).split())[:300]}")
     except ArgumentError as error:
         _fail(parser_cause(str(error)))
     except ValueError as error:

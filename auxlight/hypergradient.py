@@ -115,10 +115,12 @@ class DoubleBackward(Hypergradient):
         aux_weight: float = 1.0,
     ) -> TargetGradient:
         """See `Hypergradient.__call__`."""
+        seed = _draw_seed()
         with torch.enable_grad():
             theta = _leaves(trainable(network))
             wanted = AuxiliaryTarget(*(part.detach().requires_grad_() for part in target))
-            loss = training_loss(losses_at(network, theta, batch), wanted, aux_weight)
+            with isolated_rng(seed):
+                loss = training_loss(losses_at(network, theta, batch), wanted, aux_weight)
             gradients = torch.autograd.grad(loss, list(theta.values()), create_graph=True, allow_unused=True)
             filled = {
                 name: torch.zeros_like(parameter) if g is None else g
@@ -170,11 +172,13 @@ class NeumannGradient(Hypergradient):
     ) -> TargetGradient:
         """See `Hypergradient.__call__`."""
         theta = trainable(network)
+        seed = _draw_seed()
         with torch.enable_grad():
             leaves = _leaves(theta)
             meta_loss = losses_at(network, leaves, meta)[0].mean()
             v = gradient(meta_loss, leaves)
-            loss = training_loss(losses_at(network, leaves, batch), target, aux_weight)
+            with isolated_rng(seed):
+                loss = training_loss(losses_at(network, leaves, batch), target, aux_weight)
             grads = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, allow_unused=True)
             used = [(name, g) for name, g in zip(leaves, grads, strict=True) if g is not None and g.requires_grad]
 
@@ -193,7 +197,8 @@ class NeumannGradient(Hypergradient):
                 term = {name: term[name] - self.eta * product[name] for name in term}
                 total = {name: total[name] + term[name] for name in total}
         direction = {name: self.eta * value for name, value in total.items()}
-        derivative = self.derivative(network, theta, direction, batch)
+        with isolated_rng(seed):  # the dropout masks of the training loss
+            derivative = self.derivative(network, theta, direction, batch)
         return target_gradient(derivative, target, aux_weight, meta_loss.detach())
 
 

@@ -15,11 +15,11 @@ class LookAhead:
 
     Args:
         optimizer: the main network's. SGD's rate, momentum, dampening, Nesterov and weight decay are taken over with
-            its present momentum buffers; of another optimizer, the rate alone.
+            its present momentum buffers; of another optimizer, the rate alone. Gradient clipping is not looked through.
         lr: another rate for every parameter; by default the optimizer's present one.
 
     Raises:
-        InputError: a rate that is not positive.
+        InputError: a rate that is not positive, or an optimizer that maximises.
     """
 
     optimizer: Optimizer
@@ -38,6 +38,8 @@ class LookAhead:
         for group in self.optimizer.param_groups:
             lr = float(group["lr"]) if self.lr is None else self.lr
             sgd = group if isinstance(self.optimizer, SGD) else {}
+            if sgd.get("maximize"):
+                raise InputError("The look-ahead minimises. Found an optimizer with maximize=True: set it to False.")
             for parameter in group["params"]:
                 name = names.get(id(parameter))
                 if name is None or name not in parameters:

@@ -13,6 +13,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 METHODS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "small")
 # Two steps of the smallest network that the command line can ask for.
 TINY = ["--model.depth=11", "--model.width=0.0625", "--trainer.limit_train_batches=2", "--trainer.max_epochs=1"]
+ONE_CYCLE = "torch.optim.lr_scheduler.OneCycleLR"
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 
@@ -210,6 +211,12 @@ def change(**replaced):
         (["--trainer.overfit_batches=1"], None, r"`overfit_batches` .*num_train"),
         (["--model.optimizer.lr=-1"], None, r"`optimizer` .*learning rate"),
         (["--model.head_dim=0"], None, r"`head_dim`"),
+        (
+            ["--model.scheduler=torch.optim.lr_scheduler.OneCycleLR", "--model.scheduler.max_lr=1"],
+            None,
+            "`scheduler` does",
+        ),
+        (["--model.scheduler.step_size=0"], None, r"`scheduler` cannot take its step"),
     ],
 )
 def test_a_mistake_gets_one_line_and_an_exit_code(words, prepare, expected, mirrors, capsys):
@@ -230,11 +237,72 @@ def test_human_labels_on_data_without_them_are_refused(mirrors, capsys):
     assert "needs a data set with human sub-labels" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(capsys):
-    Path("broken.ckpt").write_bytes(b"not a checkpoint")
+def no_checkpoint(path):
+    path.write_bytes(b"not a checkpoint")
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def cut_short(path):
+    main([*arguments("single", "data/digits"), "--data.num_train=200"])
+    content = Path("logs/single/version_0/checkpoints/last.ckpt").read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def weights_alone(path):
+    torch.save({"weight": torch.zeros(2)}, path)
+
+
+@pytest.mark.parametrize("write", [no_checkpoint, empty, cut_short, weights_alone])
+@pytest.mark.parametrize("subcommand", ["fit", "test"])
+def test_a_file_that_is_no_checkpoint_is_refused(write, subcommand, capsys):
+    write(Path("broken.ckpt"))
     with pytest.raises(SystemExit):
-        main([*arguments("single", "data/digits"), "--ckpt_path=broken.ckpt"])
-    assert "auxlight: error: `ckpt_path`" in capsys.readouterr().err
+        main([*arguments("single", "data/digits", subcommand=subcommand), "--ckpt_path=broken.ckpt"])
+    assert "auxlight: error: `ckpt_path` must be a checkpoint" in capsys.readouterr().err
+
+
+@pytest.fixture
+def single_checkpoint():
+    main([*arguments("single", "data/digits"), "--data.num_train=200"])
+    return "--ckpt_path=logs/single/version_0/checkpoints/last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "expected"),
+    [
+        ("human", [], "labeler"),
+        ("single", ["--model.aux_weight=9"], r"model.aux_weight=1.0 instead of 9.0"),
+        ("single", ["--model.optimizer.lr=0.7"], r"model.optimizer.lr=0.01 instead of 0.7"),
+        ("maxl", [], r"instead of .* more"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(method, words, expected, single_checkpoint, capsys):
+    with pytest.raises(SystemExit):
+        main([*arguments(method, "data/digits"), "--data.num_train=200", single_checkpoint, *words])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("auxlight: error:")]
+    assert re.search(expected, line), line
+
+
+def test_a_checkpoint_that_does_not_fit_the_data_is_refused(single_checkpoint, mirrors, capsys):
+    with pytest.raises(SystemExit):
+        main([*arguments("single", subcommand="test"), "--data.root", str(mirrors), single_checkpoint])
+    assert "auxlight: error: `ckpt_path` must fit model and data" in capsys.readouterr().err
+
+
+def test_a_run_resumes_under_another_logger(single_checkpoint):
+    logger = ["--trainer.logger=lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir=elsewhere"]
+    main([*arguments("single", "data/digits"), "--data.num_train=200", single_checkpoint, *logger])
+    main([*arguments("single", "data/digits"), "--data.num_train=200", single_checkpoint, "--trainer.logger=false"])
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize("method", ["single", "wa_maxl"])
+def test_other_precisions(method, precision):
+    words = ["--data.num_train=200", f"--trainer.precision={precision}"]
+    main([*arguments(method, "data/digits", "small"), *words])
 
 
 def test_checkpoints_can_be_left_out(capsys):

@@ -159,14 +159,15 @@ def test_nothing_of_the_network_is_touched():
     assert network.training
 
 
-def test_dropout_masks_of_the_step_are_those_of_the_derivative():
+@pytest.mark.parametrize(("kind", "first", "last"), [(LookAheadGradient, 0, 2), (NeumannGradient, 1, 2)])
+def test_dropout_masks_of_the_step_are_those_of_the_derivative(kind, first, last):
     network, batch, _, target = problem(dropout=0.5)
     seen = []
     network.dropout.register_forward_hook(lambda module, inputs, output: seen.append((output == 0).detach().clone()))
-    LookAheadGradient()(network, batch, target, batch, LookAhead(SGD(network.parameters(), lr=0.1)))
-    step, _, derivative = seen
-    assert torch.equal(step, derivative)
-    assert step.any() and not step.all()
+    kind()(network, batch, target, batch, LookAhead(SGD(network.parameters(), lr=0.1)))
+    assert len(seen) == 3
+    assert torch.equal(seen[first], seen[last])
+    assert seen[first].any() and not seen[first].all()
 
 
 def test_finite_differences_approach_the_exact_derivative():
@@ -297,6 +298,7 @@ def test_an_operation_without_forward_mode_gets_a_sentence():
         (lambda: LookAhead(SGD(Network().parameters(), lr=0.1), lr=0.0), "`lookahead_lr` must be positive"),
         (lambda: LookAhead(SGD(Network().parameters(), lr=0.1), lr=float("nan")), "`lookahead_lr`"),
         (lambda: FiniteDifference(0.0), "`epsilon`"),
+        (lambda: LookAhead(SGD(Network().parameters(), lr=0.1, maximize=True)).step(Network(), {}, {}), "maximize"),
         (lambda: NeumannGradient(terms=-1), "terms=-1"),
         (lambda: NeumannGradient(eta=0.0), "eta=0.0"),
         (lambda: NeumannGradient(damping=-1.0), "damping=-1.0"),

@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, cast
 
 import lightning as L
 import torch
@@ -181,4 +181,7 @@ class ImageDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: RawBatch | Batch, dataloader_idx: int) -> Batch:
         """Augment and normalise on the device. A `Batch` made elsewhere passes as it is."""
-        return self.pipeline(batch) if isinstance(batch, RawBatch) else batch
+        if not isinstance(batch, RawBatch):
+            return batch
+        batch = self.pipeline(batch)
+        return cast(Batch, self.trainer.precision_plugin.convert_input(batch)) if self.trainer else batch

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypedDict, cast
+from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 import lightning as L
 import torch
@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from auxlight.batch import Batch
 from auxlight.combiners import Combiner, TaskLosses, WeightedSum
@@ -98,6 +99,8 @@ class AuxiliaryClassifier(L.LightningModule):
         for name, value in (("aux_weight", aux_weight), ("focal_gamma", focal_gamma)):
             if not (value >= 0 and math.isfinite(value)):
                 raise InputError(f"`{name}` must be a finite number ≥ 0. Found {name}={value}.")
+        if scheduler_interval not in ("epoch", "step"):
+            raise InputError(f"`scheduler_interval` must be 'epoch' or 'step'. Found {scheduler_interval!r}.")
         for name, size in (("head_dim", head_dim), ("feature_dim", feature_dim)):
             if size is not None and size < 1:
                 raise InputError(f"`{name}` must be at least 1. Found {name}={size}.")
@@ -218,12 +221,27 @@ class AuxiliaryClassifier(L.LightningModule):
         except ValueError as error:
             raise InputError(f"`optimizer` does not take its arguments: {error}.") from error
 
+    @staticmethod
+    def make_scheduler(make: LRSchedulerCallable, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau:
+        """A scheduler; what torch finds wrong with its arguments is the user's mistake."""
+        try:
+            return make(optimizer)
+        except (ValueError, ZeroDivisionError) as error:
+            raise InputError(f"`scheduler` does not take its arguments: {error}.") from error
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Lightning's; torch finds some wrong arguments only here."""
+        try:
+            super().lr_scheduler_step(scheduler, metric)
+        except (ValueError, ZeroDivisionError) as error:
+            raise InputError(f"`scheduler` cannot take its step: {error}.") from error
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over every parameter that trains in the main phase."""
         optimizer = self.make_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad])
         if self.scheduler is None:
             return optimizer
-        scheduler = self.scheduler(optimizer)
+        scheduler = self.make_scheduler(self.scheduler, optimizer)
         # The monitor is read by ReduceLROnPlateau alone.
         config = {"scheduler": scheduler, "interval": self.scheduler_interval, "monitor": "val/primary_loss"}
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})

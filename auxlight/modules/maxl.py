@@ -15,17 +15,18 @@ from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.combiners import WeightedSum
 from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
-from auxlight.functional import batch_entropy, class_losses, focal_loss
+from auxlight.functional import batch_entropy, class_losses
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hypergradient import Hypergradient, LookAheadGradient
 from auxlight.labelers.network import LabelNetwork
 from auxlight.lookahead import LookAhead
 from auxlight.modules.classifier import AuxiliaryClassifier, ClassifierOptions
 from auxlight.networks.vgg import VGG
+from auxlight.seeding import derive_seed, global_seed, isolated_rng
 
 
 class JointLosses(nn.Module):
-    """The main network as `auxlight.influence` sees it; shares the module's parts."""
+    """The main network as `auxlight.influence` sees it; shares the module's parts and its primary loss."""
 
     def __init__(self, module: AuxiliaryClassifier) -> None:
         super().__init__()
@@ -33,14 +34,14 @@ class JointLosses(nn.Module):
         self.primary_head = module.primary_head
         self.auxiliary_head = cast(Any, module.labelled_task).head
         self.focal_gamma = module.focal_gamma
+        self.primary_losses = module.primary_losses
 
     def forward(self, image: Tensor, primary: Tensor) -> tuple[Tensor, Tensor]:
         """Primary losses (B,), and auxiliary losses (B, K) of every class."""
         features = self.trunk(image)
-        return (
-            focal_loss(self.primary_head(features), primary, self.focal_gamma),
-            class_losses(self.auxiliary_head(features), self.focal_gamma),
-        )
+        batch = Batch(image, primary, None, torch.arange(len(primary)))
+        losses = self.primary_losses(self.primary_head(features), batch)
+        return losses, class_losses(self.auxiliary_head(features), self.focal_gamma)
 
 
 class MAXLModule(AuxiliaryClassifier):
@@ -52,7 +53,8 @@ class MAXLModule(AuxiliaryClassifier):
 
     The gradient through θ⁺ is exact and needs no second-order graph (`auxlight.influence`); the authors' second release
     approximates it by a finite difference. In WA-MAXL each image has a weight of its own; the RL-AUX authors' code
-    multiplies the weights of a batch into a (B, B) matrix. φ's step is computed in full precision, also where the main
+    multiplies the weights of a batch into a (B, B) matrix. An overridden `step` and gradient clipping are not looked
+    through. φ's step is computed in full precision, also where the main
     network trains in mixed.
 
     Args:
@@ -99,7 +101,7 @@ class MAXLModule(AuxiliaryClassifier):
         if not isinstance(labeler, LabelNetwork):
             raise InputError(f"`labeler` of MAXLModule must be a LabelNetwork. Found {type(labeler).__name__}.")
         super().__init__(hierarchy, trunk or VGG(depth, width, in_channels), **options)
-        if not isinstance(self.combiner, WeightedSum):
+        if type(self.combiner) is not WeightedSum:
             raise InputError(
                 "`combiner` of MAXLModule must be the WeightedSum, whose step it looks through. "
                 f"Found {type(self.combiner).__name__}."
@@ -149,7 +151,7 @@ class MAXLModule(AuxiliaryClassifier):
         self.clip_gradients(main, self.clip_grad_norm, "norm")
         main.step()
         if self.scheduler is not None and self.scheduler_interval == "step":
-            self._schedulers()[0].step()
+            self._step_scheduler(self._schedulers()[0])
         return loss.detach()
 
     def on_train_epoch_end(self) -> None:
@@ -163,11 +165,9 @@ class MAXLModule(AuxiliaryClassifier):
                 self.label_step(self.trainer.strategy.batch_to_device(raw))
         schedulers = self._schedulers()
         if self.scheduler is not None and self.scheduler_interval == "epoch":
-            scheduler = schedulers.pop(0)
-            plateau = isinstance(scheduler, ReduceLROnPlateau)
-            self.lr_scheduler_step(scheduler, self.trainer.callback_metrics["val/primary_loss"] if plateau else None)
+            self._step_scheduler(schedulers.pop(0))
         if self.label_scheduler is not None:
-            schedulers[-1].step()
+            self._step_scheduler(schedulers[-1])
 
     def label_step(self, batch: Batch) -> None:
         """φ's step: the exact gradient of L_pri(θ⁺) on the same batch, and of the label entropy."""
@@ -176,7 +176,8 @@ class MAXLModule(AuxiliaryClassifier):
             target = self.label_network.generate(batch)
             detached = AuxiliaryTarget(*(part.detach() for part in target))
             step = LookAhead(main, self.lookahead_lr)
-            slope = self.hypergradient(JointLosses(self), batch, detached, batch, step, self.aux_weight)
+            with isolated_rng(derive_seed(global_seed(), "meta", self.current_epoch, int(batch.index[0]))):
+                slope = self.hypergradient(JointLosses(self), batch, detached, batch, step, self.aux_weight)
             entropy = batch_entropy(target.probabilities)
             # The slope is constant in φ: this loss has the gradient that is wanted.
             loss = (slope.probabilities * target.probabilities).sum() + (slope.weight * target.weight).sum()
@@ -190,13 +191,13 @@ class MAXLModule(AuxiliaryClassifier):
                 "labels/entropy": -entropy.detach(),
                 "labels/top_probability": detached.probabilities.max(1).values.mean(),
                 "labels/weight_mean": detached.weight.mean(),
-                "labels/weight_min": detached.weight.min(),
-                "labels/weight_max": detached.weight.max(),
             },
             on_step=False,
             on_epoch=True,
             batch_size=len(batch.primary),
         )
+        self.log("labels/weight_min", detached.weight.min(), on_step=False, on_epoch=True, reduce_fx="min")
+        self.log("labels/weight_max", detached.weight.max(), on_step=False, on_epoch=True, reduce_fx="max")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The main network's optimizer and the label network's, with their schedules."""
@@ -206,7 +207,18 @@ class MAXLModule(AuxiliaryClassifier):
         )
         label = self.make_optimizer(self.label_optimizer, list(self.label_network.parameters()))
         pairs = ((main, self.scheduler), (label, self.label_scheduler))
-        return [main, label], [make(optimizer) for optimizer, make in pairs if make is not None]
+        return [main, label], [self.make_scheduler(make, optimizer) for optimizer, make in pairs if make is not None]
+
+    def _step_scheduler(self, scheduler: Any) -> None:
+        metric = None
+        if isinstance(scheduler, ReduceLROnPlateau):
+            metric = self.trainer.callback_metrics.get("val/primary_loss")
+            if metric is None:
+                raise InputError(
+                    "A ReduceLROnPlateau scheduler needs a validation before each of its steps. Found none: validate "
+                    "every epoch, or choose another scheduler."
+                )
+        self.lr_scheduler_step(scheduler, metric)
 
     def _lightning_optimizers(self) -> tuple[Any, Any]:
         main, label = cast(Any, self.optimizers())

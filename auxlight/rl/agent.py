@@ -54,15 +54,26 @@ class PaperPPO(PPO):
         target_kl: float | None = None,
         device: str = "auto",
     ) -> None:
-        for name, value in (("n_steps", n_steps), ("n_epochs", n_epochs), ("batch_size", batch_size or 1)):
-            if value < 1:
-                raise InputError(f"`{name}` of the agent must be at least 1. Found {name}={value}.")
+        minibatch = env.num_envs if batch_size is None else batch_size
+        for name, value, least in (("n_steps", n_steps, 1), ("n_epochs", n_epochs, 1), ("batch_size", minibatch, 2)):
+            if value < least:
+                raise InputError(f"`{name}` of the agent must be at least {least}. Found {name}={value}.")
+        for name, share in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+            if not 0 <= share <= 1:
+                raise InputError(f"`{name}` of the agent must lie between 0 and 1. Found {name}={share}.")
+        for name, size in (
+            ("learning_rate", learning_rate),
+            ("clip_range", clip_range),
+            ("max_grad_norm", max_grad_norm),
+        ):
+            if not size > 0:
+                raise InputError(f"`{name}` of the agent must be positive. Found {name}={size}.")
         super().__init__(
             policy,
             env,
             learning_rate=learning_rate,
             n_steps=n_steps,
-            batch_size=batch_size or env.num_envs,
+            batch_size=minibatch,
             n_epochs=n_epochs,
             gamma=gamma,
             gae_lambda=gae_lambda,

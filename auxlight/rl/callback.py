@@ -53,7 +53,8 @@ class RLAuxCallback(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Forget an earlier fit; a checkpoint's state comes after this."""
-        self._player, self._saved, self._epoch_played = None, None, -1
+        if stage == "fit":
+            self._player, self._saved, self._epoch_played = None, None, -1
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check what the game needs."""
@@ -76,6 +77,11 @@ class RLAuxCallback(L.Callback):
             raise InputError(
                 "RLAuxCallback takes one step of the main network per batch. Found "
                 f"accumulate_grad_batches={trainer.accumulate_grad_batches}: raise `batch_size` instead."
+            )
+        if trainer.precision in ("64-true", "bf16-true", "16-true"):
+            raise InputError(
+                f"RLAuxCallback's agent computes in float32. Found precision={trainer.precision}: set "
+                "`trainer.precision` to 32 or bf16-mixed."
             )
         if trainer.world_size > 1:
             raise InputError(
@@ -138,7 +144,10 @@ class RLAuxCallback(L.Callback):
 
     def _make_player(self, labeler: AgentLabels, env: AuxTaskVecEnv, device: Any) -> Player:
         with isolated_rng(derive_seed(global_seed(), "make agent")):  # making a policy draws layers that it then drops
-            agent = cast(Any, self.agent)(AgentPolicy.around(labeler.network), env, device=device)
+            try:
+                agent = cast(Any, self.agent)(AgentPolicy.around(labeler.network), env, device=device)
+            except (ValueError, AssertionError) as error:  # how SB3 and torch refuse a value
+                raise InputError(f"`agent` does not take its arguments: {' '.join(str(error).split())}") from error
         if not isinstance(agent, OnPolicyAlgorithm):
             raise InputError(
                 "`agent` of RLAuxCallback must make an on-policy algorithm of Stable-Baselines3 (PPO, A2C, …). "
@@ -168,14 +177,13 @@ class RLAuxCallback(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The agent's optimizer and counters; its network belongs to the module."""
-        if self._player is None:
-            return {}
-        return {"player": self._player.state_dict(), "epoch_played": self._epoch_played}
+        player = self._saved if self._player is None else self._player.state_dict()
+        return {"player": player, "epoch_played": self._epoch_played}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state as soon as the agent exists."""
-        self._saved = state_dict.get("player")
-        self._epoch_played = state_dict.get("epoch_played", -1)
+        self._saved = state_dict["player"]
+        self._epoch_played = state_dict["epoch_played"]
 
 
 class _Progress(BaseCallback):

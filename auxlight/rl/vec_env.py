@@ -86,6 +86,11 @@ class AuxTaskVecEnv(VecEnv):
         chosen = torch.from_numpy(self._chosen).to(batch.primary.device)
         target = self.actions.target(chosen, batch.primary)
         rewards = self.reward(self.learner, batch, target, self.evaluation).cpu().numpy().astype(np.float32)
+        if not np.isfinite(rewards).all():
+            raise InputError(
+                "The agent's rewards must be finite: the main network's training diverged. Found "
+                f"{rewards[~np.isfinite(rewards)][0]}: lower the learning rate, `aux_weight` or the agent's weights."
+            )
         self._rewards.append(float(rewards.mean()))
         self._batch = next(self._batches, None)
         if self._batch is not None:

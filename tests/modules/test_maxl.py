@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from auxlight import DigitsDataModule, HumanLabels, InputError, LabelNetwork, MAXLModule
 from auxlight.batch import Batch
@@ -184,6 +184,45 @@ def test_schedules_are_stepped():
     main, label = trainer.optimizers
     assert main.param_groups[0]["lr"] == pytest.approx(1e-3)
     assert label.param_groups[0]["lr"] == pytest.approx(2.5e-4)
+
+
+def test_a_plateau_schedule_waits_for_validation():
+    recipe = {"optimizer": partial(SGD, lr=0.1), "scheduler": partial(ReduceLROnPlateau, patience=0, threshold=100)}
+    trainer, _, _ = fit(epochs=2, label_scheduler=partial(ReduceLROnPlateau, patience=0, threshold=100), **recipe)
+    # With such a threshold nothing counts as better: both rates fall at each of two epochs.
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3)
+    assert trainer.optimizers[1].param_groups[0]["lr"] == pytest.approx(1e-5)
+    with pytest.raises(InputError, match="ReduceLROnPlateau"):
+        fit(epochs=1, trainer_arguments={"limit_val_batches": 0}, **recipe)
+
+
+def test_the_smallest_and_the_largest_weight_of_the_epoch_are_logged():
+    seen = []
+
+    class Watched(LabelNetwork):
+        def generate(self, batch):
+            target = super().generate(batch)
+            if target.weight.requires_grad:
+                seen.append(target.weight.detach())
+            return target
+
+    trainer, _, _ = fit(epochs=1, labeler=Watched(weighted=True))
+    weights = torch.cat(seen)
+    assert trainer.callback_metrics["labels/weight_min"] == pytest.approx(float(weights.min()))
+    assert trainer.callback_metrics["labels/weight_max"] == pytest.approx(float(weights.max()))
+
+
+def test_an_own_primary_loss_is_looked_through():
+    class Silent(MAXLModule):
+        def primary_losses(self, logits, batch):
+            return 0 * super().primary_losses(logits, batch)
+
+    L.seed_everything(0, verbose=False)
+    data = DigitsDataModule(num_train=200, batch_size=50)
+    module = Silent(data.hierarchy, depth=11, width=0.0625)
+    trainer = L.Trainer(max_epochs=1, **TRAINER)
+    trainer.fit(module, data)
+    assert trainer.callback_metrics["labels/meta_loss"] == 0
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -226,6 +226,17 @@ def test_one_callback_serves_several_fits(tmp_path):
     assert_equal({k: v for k, v in resumed.state_dict().items() if "metrics" not in k}, expected)
 
 
+def test_the_state_outlives_a_test_and_a_resume_inside_an_epoch(tmp_path):
+    callback = RLAuxCallback(reward=BatchReward(batch_size=64))
+    trainer, module = fit(callback, epochs=1)
+    before = copy.deepcopy(callback.state_dict())
+    trainer.test(module, DigitsDataModule(batch_size=50), verbose=False)
+    assert_equal(callback.state_dict(), before)
+    waiting = RLAuxCallback()
+    waiting.load_state_dict(before)
+    assert_equal(waiting.state_dict(), before)  # although there is no agent yet
+
+
 def test_an_own_step_is_played_too():
     class Still(MultiHeadVGG):
         def step(self, batch):
@@ -243,6 +254,11 @@ def test_an_own_step_is_played_too():
         ({"accumulate_grad_batches": 2}, {}, "accumulate_grad_batches=2"),
         ({}, {"agent": partial(PPO, n_steps=4, learning_rate=lambda left: 1e-3 * left)}, "constant rates.*lr_schedule"),
         ({}, {"agent": partial(PaperPPO, n_steps=0)}, "`n_steps` of the agent"),
+        ({}, {"agent": partial(PaperPPO, batch_size=1)}, "`batch_size` of the agent must be at least 2"),
+        ({}, {"agent": partial(PaperPPO, gamma=2.0)}, "`gamma` of the agent"),
+        ({}, {"agent": partial(PaperPPO, learning_rate=-1.0)}, "`learning_rate` of the agent"),
+        ({}, {"agent": partial(PPO, n_steps=2, batch_size=1)}, "`agent` does not take its arguments"),
+        ({"precision": "64-true"}, {}, "computes in float32"),
     ],
 )
 def test_what_the_game_cannot_honour_is_refused(trainer_arguments, callback_arguments, message):

@@ -88,6 +88,14 @@ def test_an_empty_episode_is_refused():
         make_env(RecordingLearner(), []).reset()
 
 
+def test_a_network_that_diverges_ends_the_game_with_a_sentence():
+    env = make_env(RecordingLearner(), batches(2, 4))
+    env.reward = lambda *_: torch.full((4,), float("nan"))
+    env.reset()
+    with pytest.raises(InputError, match="rewards must be finite"):
+        env.step(np.zeros((4, 1), int))
+
+
 def test_stepping_before_reset_is_refused():
     with pytest.raises(InputError, match="`reset`"):
         make_env(RecordingLearner(), batches(1, 4)).step(np.zeros((4, 1), int))

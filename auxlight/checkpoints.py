@@ -1,0 +1,71 @@
+"""Which checkpoints a run writes, and which it takes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from auxlight.errors import InputError
+
+
+def check_file(path: str) -> None:
+    """Refuse what Lightning cannot resume from; its own keywords and addresses pass.
+
+    Raises:
+        InputError: no file, or one that is no checkpoint of plain values.
+    """
+    if path in ("best", "last", "hpc", "registry") or "://" in path:
+        return
+    if not Path(path).is_file():
+        raise InputError(f"`ckpt_path` must be a checkpoint. Found no file {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        complete = {"state_dict", "pytorch-lightning_version"} <= content.keys()
+    except Exception as error:  # whatever a damaged file makes of zipfile and pickle
+        raise InputError(f"`ckpt_path` must be a checkpoint. Found {path}, which cannot be read.") from error
+    if not complete:
+        raise InputError(f"`ckpt_path` must be a checkpoint of a run. Found {path} without one's entries.")
+
+
+def check_model(path: str, asked_for: Namespace, merged: Namespace) -> None:
+    """Refuse a checkpoint of another model than the one asked for, which would silently replace it.
+
+    Raises:
+        InputError: the arguments differ; the first few are named.
+    """
+    asked, found = (dict(_flat(arguments.as_dict())) for arguments in (asked_for, merged))
+    differing = sorted(key for key in asked.keys() | found.keys() if asked.get(key) != found.get(key))
+    differing = [key for key in differing if "hierarchy" not in key]  # comes from the data
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"`ckpt_path` must hold the model that is asked for. Found {path} with {key}={found.get(key)!r} instead of "
+            f"{asked.get(key)!r}{f' and {len(differing) - 1} more' if len(differing) > 1 else ''}: use the run's own "
+            "config, or start without the checkpoint."
+        )
+
+
+def _flat(value: Any, prefix: str = "model") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested dictionaries by dotted key; an argument may stand among the keyword arguments as well."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            inner = prefix if key in ("init_args", "dict_kwargs") else f"{prefix}.{key}"
+            yield from _flat(item, inner)
+    else:
+        yield prefix, value
+
+
+def best_checkpoint() -> ModelCheckpoint:
+    """Keeps ``best.ckpt``, the epoch of the highest validation accuracy."""
+    return ModelCheckpoint(filename="best", enable_version_counter=False, monitor="val/accuracy", mode="max")
+
+
+def last_checkpoint() -> ModelCheckpoint:
+    """Writes ``last.ckpt`` after each epoch, from which a run resumes to the same weights.
+
+    `save_last` of the best checkpoint would not do: it writes only when the score improves, and from inside the epoch.
+    """
+    return ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
