@@ -19,7 +19,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
+from torch.autograd import forward_ad
+from torch.func import functional_call
 
 from auxlight.batch import Batch
 from auxlight.errors import InputError
@@ -52,20 +53,20 @@ class ForwardMode(ClassDerivative):
 
     def __call__(self, network: nn.Module, parameters: Parameters, direction: Parameters, batch: Batch) -> Tensor:
         """See `ClassDerivative.__call__`."""
-        at = dict(parameters)
-
-        def auxiliary(theta: dict[str, Tensor]) -> Tensor:
-            return losses_at(network, theta, batch)[1]
-
         try:
-            tangent: Tensor = jvp(auxiliary, (at,), ({name: direction[name] for name in at},))[1]
+            # Dual numbers themselves; torch.func.jvp wraps them once more, at some 1.4 times the time on a CPU.
+            with torch.no_grad(), forward_ad.dual_level():
+                dual = {name: forward_ad.make_dual(theta, direction[name]) for name, theta in parameters.items()}  # type: ignore[no-untyped-call]
+                tangent: Tensor | None = forward_ad.unpack_dual(losses_at(network, dual, batch)[1]).tangent  # type: ignore[no-untyped-call]
         except (NotImplementedError, RuntimeError) as error:
-            if not re.search("forward AD|forward mode|functorch|jvp", str(error), re.IGNORECASE):
+            if not re.search("forward AD|forward mode|jvp", str(error), re.IGNORECASE):
                 raise
             raise InputError(
                 "The exact hypergradient needs a forward-mode derivative of every operation of the network. "
                 f"Found one without: {' '.join(str(error).split())[:200]} Set the estimator to FiniteDifference."
             ) from error
+        if tangent is None:
+            raise InputError("The auxiliary losses must depend on trainable parameters. Found that they do not.")
         return tangent
 
 
