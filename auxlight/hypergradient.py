@@ -33,9 +33,9 @@ def training_loss(losses: tuple[Tensor, Tensor], target: AuxiliaryTarget, aux_we
     return primary.mean() + aux_weight * (target.weight * (target.probabilities * auxiliary).sum(1)).mean()
 
 
-def gradient(loss: Tensor, parameters: Parameters) -> dict[str, Tensor]:
+def gradient(loss: Tensor, parameters: Parameters, create_graph: bool = False) -> dict[str, Tensor]:
     """∇loss by name; zeros where the loss does not depend on a parameter."""
-    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=create_graph, allow_unused=True)
     return {
         name: torch.zeros_like(parameter) if g is None else g
         for (name, parameter), g in zip(parameters.items(), gradients, strict=True)
@@ -121,12 +121,7 @@ class DoubleBackward(Hypergradient):
             wanted = AuxiliaryTarget(*(part.detach().requires_grad_() for part in target))
             with isolated_rng(seed):
                 loss = training_loss(losses_at(network, theta, batch), wanted, aux_weight)
-            gradients = torch.autograd.grad(loss, list(theta.values()), create_graph=True, allow_unused=True)
-            filled = {
-                name: torch.zeros_like(parameter) if g is None else g
-                for (name, parameter), g in zip(theta.items(), gradients, strict=True)
-            }
-            ahead, _ = step.step(network, theta, filled)
+            ahead, _ = step.step(network, theta, gradient(loss, theta, create_graph=True))
             meta_loss = losses_at(network, ahead, meta)[0].mean()
             probabilities, weight = torch.autograd.grad(meta_loss, [wanted.probabilities, wanted.weight])
         return TargetGradient(probabilities, weight, meta_loss.detach())

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict, cast
 
@@ -162,6 +162,19 @@ class ImageDataModule(L.LightningDataModule):
             )
         # A generator of its own: an iterator's seed, which no worker reads here, would move the global one.
         return DataLoader(dataset, sampler=sampler, batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
+
+    def training_batches(self, stream: str, epoch: int, batch_size: int | None = None) -> Iterator[Batch]:
+        """One pass over the training images beside the training loop, on the trainer's device.
+
+        Args:
+            stream: name of an independent order and augmentation.
+            epoch: which pass of that stream.
+            batch_size: the module's own by default.
+        """
+        loader = self.loader("train", train=True, stream=stream, batch_size=batch_size)
+        cast(BatchSampler, loader.sampler).set_epoch(epoch)
+        for raw in loader:
+            yield cast(L.Trainer, self.trainer).strategy.batch_to_device(raw)
 
     def train_dataloader(self) -> DataLoader[RawBatch]:
         """Training batches of the main network."""

@@ -157,12 +157,10 @@ class MAXLModule(AuxiliaryClassifier):
     def on_train_epoch_end(self) -> None:
         """The second pass: φ's steps; then the schedules."""
         if not self.fused:
-            loader = cast(ImageDataModule, cast(Any, self.trainer).datamodule).loader(
-                "train", train=True, stream="meta"
-            )
-            cast(Any, loader.sampler).set_epoch(self.current_epoch)
-            for raw in itertools.islice(loader, int(self.trainer.num_training_batches)):
-                self.label_step(self.trainer.strategy.batch_to_device(raw))
+            data = cast(ImageDataModule, cast(Any, self.trainer).datamodule)
+            batches = data.training_batches("meta", self.current_epoch)
+            for batch in itertools.islice(batches, int(self.trainer.num_training_batches)):
+                self.label_step(batch)
         schedulers = self._schedulers()
         if self.scheduler is not None and self.scheduler_interval == "epoch":
             self._step_scheduler(schedulers.pop(0))

@@ -1,7 +1,6 @@
 """Where Lightning and the agent meet."""
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import count, islice
 from typing import Any, cast
 
@@ -103,12 +102,11 @@ class RLAuxCallback(L.Callback):
         module = cast(AuxiliaryClassifier, pl_module)  # on_fit_start has checked the types
         labeler = cast(AgentLabels, cast(Any, module.labelled_task).labeler)
         datamodule = cast(ImageDataModule, cast(Any, trainer).datamodule)
-        loader = datamodule.loader("train", train=True, stream="agent")
-        steps = int(min(len(loader), trainer.num_training_batches))
+        steps = int(trainer.num_training_batches)  # as many as the main epoch, `limit_train_batches` included
         learner = ModuleLearner(trainer, module, labeler)
         env = AuxTaskVecEnv(
             learner,
-            partial(self._batches, trainer, datamodule, steps),
+            lambda: islice(datamodule.training_batches("agent", trainer.current_epoch), steps),
             self._evaluation(trainer, datamodule),
             labeler.actions,
             self.reward,
@@ -159,21 +157,11 @@ class RLAuxCallback(L.Callback):
             self._saved = None
         return player
 
-    def _batches(self, trainer: L.Trainer, datamodule: ImageDataModule, steps: int) -> Iterator[Batch]:
-        """One episode: a pass over the training images."""
-        loader = datamodule.loader("train", train=True, stream="agent")
-        cast(Any, loader.sampler).set_epoch(trainer.current_epoch)
-        for raw in islice(loader, steps):
-            yield trainer.strategy.batch_to_device(raw)
-
     def _evaluation(self, trainer: L.Trainer, datamodule: ImageDataModule) -> Iterator[Batch]:
         """Random training images for the reward, endlessly."""
         stream = f"reward {trainer.current_epoch}"
-        loader = datamodule.loader("train", train=True, stream=stream, batch_size=self.reward.batch_size)
         for passes in count():
-            cast(Any, loader.sampler).set_epoch(passes)
-            for raw in loader:
-                yield trainer.strategy.batch_to_device(raw)
+            yield from datamodule.training_batches(stream, passes, self.reward.batch_size)
 
     def state_dict(self) -> dict[str, Any]:
         """The agent's optimizer and counters; its network belongs to the module."""
