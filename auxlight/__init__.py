@@ -13,7 +13,7 @@ from auxlight.datamodules import (
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.labelers import AgentLabels, HumanLabels, Labeler, LabelNetwork, RandomLabels, UniformLabels
-from auxlight.modules import AuxiliaryClassifier, MAXLModule, MultiHeadVGG
+from auxlight.modules import AuxiLearnModule, AuxiliaryClassifier, MAXLModule, MultiHeadVGG
 from auxlight.networks import VGG
 from auxlight.rl import BatchReward, RLAuxCallback
 
@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "VGG",
     "AgentLabels",
+    "AuxiLearnModule",
     "AuxiliaryClassifier",
     "AuxiliaryTarget",
     "Batch",

@@ -1,6 +1,8 @@
-"""How the primary loss after training on a target depends on that target: the signal a label network learns from."""
+"""How the primary loss after training on targets depends on those targets: the signal a label network learns from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -8,134 +10,176 @@ from torch import Tensor, nn
 
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.errors import InputError
-from auxlight.influence import ClassDerivative, ForwardMode, Parameters, losses_at, trainable
-from auxlight.lookahead import LookAhead
+from auxlight.influence import ClassDerivative, ForwardMode, Parameters, gradient, losses_at, trainable
+from auxlight.lookahead import LookAhead, Position, SGDRule, advance, pull_back
 from auxlight.seeding import isolated_rng
 
 
 class TargetGradient(NamedTuple):
-    """Gradient of the primary loss after the step with respect to a target.
-
-    Attributes:
-        probabilities: (B, K).
-        weight: (B,).
-        loss: that primary loss, a scalar.
-    """
+    """Gradient of the primary loss with respect to one target: `probabilities` (B, K) and `weight` (B,)."""
 
     probabilities: Tensor
     weight: Tensor
+
+
+class MetaGradient(NamedTuple):
+    """The primary loss that the labels are judged by, a scalar, and its gradient for the target of each batch."""
+
     loss: Tensor
+    targets: tuple[TargetGradient, ...]
 
 
-def training_loss(losses: tuple[Tensor, Tensor], target: AuxiliaryTarget, aux_weight: float) -> Tensor:
-    """L_pri + L_aux, a scalar, of losses (B,) and (B, K)."""
-    primary, auxiliary = losses
-    return primary.mean() + aux_weight * (target.weight * (target.probabilities * auxiliary).sum(1)).mean()
+def alone(parameters: Parameters) -> dict[str, Tensor]:
+    """Of one device, the mean over devices."""
+    return dict(parameters)
 
 
-def gradient(loss: Tensor, parameters: Parameters, create_graph: bool = False) -> dict[str, Tensor]:
-    """∇loss by name; zeros where the loss does not depend on a parameter."""
-    gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=create_graph, allow_unused=True)
-    return {
-        name: torch.zeros_like(parameter) if g is None else g
-        for (name, parameter), g in zip(parameters.items(), gradients, strict=True)
-    }
+@dataclass(frozen=True)
+class MetaProblem:
+    """What a hypergradient is of.
+
+    Args:
+        network: see `auxlight.influence`; in training mode, its batch norms normalise by the batch.
+        batches: what the network trains on, one step each.
+        targets: their labels and weights, detached.
+        meta: the batches on which the primary loss is measured, in the mean; in MAXL the very batch of the step.
+        step: the look-ahead.
+        aux_weight: λ.
+        average: mean of named tensors over the devices, each of which holds a share of every batch.
+    """
+
+    network: nn.Module
+    batches: Sequence[Batch]
+    targets: Sequence[AuxiliaryTarget]
+    meta: Sequence[Batch]
+    step: LookAhead
+    aux_weight: float = 1.0
+    average: Callable[[Parameters], dict[str, Tensor]] = alone
+    seed: int = field(default_factory=lambda: int(torch.randint(2**62, ())))
+
+    def training_loss(self, number: int, parameters: Parameters, target: AuxiliaryTarget | None = None) -> Tensor:
+        """L_pri + L_aux of a batch, a scalar; always with the same dropout masks."""
+        target = self.targets[number] if target is None else target
+        with isolated_rng(self.seed + number):
+            primary, auxiliary = losses_at(self.network, parameters, self.batches[number])
+        return primary.mean() + self.aux_weight * (target.weight * (target.probabilities * auxiliary).sum(1)).mean()
+
+    def meta_loss(self, number: int, parameters: Parameters) -> Tensor:
+        """L_pri of a meta batch."""
+        with isolated_rng(self.seed + len(self.batches) + number):
+            return losses_at(self.network, parameters, self.meta[number])[0].mean()
+
+    def meta_gradient(self, parameters: Parameters) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_pri on the meta batches, and its gradient."""
+        leaves, losses = as_leaves(parameters), []
+        for number in range(len(self.meta)):
+            loss = self.meta_loss(number, leaves) / len(self.meta)
+            loss.backward(inputs=list(leaves.values()))  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        slopes = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
+        return torch.stack(losses).sum(), self.average(slopes)
+
+    def target_gradient(
+        self, number: int, parameters: Parameters, direction: Parameters, derivative: ClassDerivative
+    ) -> TargetGradient:
+        """∂⟨∇(L_pri + L_aux), direction⟩/∂target = (λ/B)·D ℓ, chained to labels and weights."""
+        with isolated_rng(self.seed + number):
+            slopes = derivative(self.network, parameters, direction, self.batches[number])
+        target = self.targets[number]
+        per_label = self.aux_weight / len(slopes) * slopes
+        return TargetGradient(target.weight[:, None] * per_label, (target.probabilities * per_label).sum(1))
 
 
 class Hypergradient(ABC):
-    """An estimator of the gradient of the primary loss, after training on a target, with respect to that target."""
+    """An estimator of the gradient of the primary loss, after training on targets, with respect to those targets."""
 
     @abstractmethod
-    def __call__(
-        self,
-        network: nn.Module,
-        batch: Batch,
-        target: AuxiliaryTarget,
-        meta: Batch,
-        step: LookAhead,
-        aux_weight: float = 1.0,
-    ) -> TargetGradient:
-        """The gradient, and the loss that it belongs to.
-
-        Args:
-            network: see this module; in training mode, its batch norms normalise by the batch.
-            batch: what the network trains on.
-            target: the labels and weights of `batch`, detached.
-            meta: what the primary loss is measured on; `batch` itself in MAXL.
-            step: the look-ahead.
-            aux_weight: λ.
-        """
+    def __call__(self, problem: MetaProblem) -> MetaGradient:
+        """The gradient, and the loss that it belongs to."""
 
 
 class LookAheadGradient(Hypergradient):
-    """MAXL's and WA-MAXL's: through one step of the main network, θ⁺ = θ − s·∇(L_pri + L_aux).
+    """MAXL's and WA-MAXL's: through a step of the main network for each batch, θ⁺ = θ − s·∇(L_pri + L_aux).
+
+    Through the last step back the one forward-mode pass of `auxlight.influence` does; each further step back takes
+    a Hessian-vector product. Memory holds one step's graph at a time, and the parameters before each step.
 
     Args:
-        derivative: of the auxiliary losses along s·∇L_pri(θ⁺); exact by default.
+        derivative: of the auxiliary losses along a direction; exact by default.
     """
 
     def __init__(self, derivative: ClassDerivative | None = None) -> None:
         self.derivative = derivative or ForwardMode()
 
-    def __call__(
-        self,
-        network: nn.Module,
-        batch: Batch,
-        target: AuxiliaryTarget,
-        meta: Batch,
-        step: LookAhead,
-        aux_weight: float = 1.0,
-    ) -> TargetGradient:
+    def __call__(self, problem: MetaProblem) -> MetaGradient:
         """See `Hypergradient.__call__`."""
-        theta = trainable(network)
-        seed = _draw_seed()
+        rules = problem.step.rules(problem.network)
+        positions = [problem.step.start(problem.network)]
         with torch.enable_grad():
-            leaves = _leaves(theta)
-            with isolated_rng(seed):
-                loss = training_loss(losses_at(network, leaves, batch), target, aux_weight)
-            ahead, scales = step.step(network, theta, gradient(loss, leaves))
-            leaves = _leaves(ahead)
-            meta_loss = losses_at(network, leaves, meta)[0].mean()
-            direction = {name: scales[name] * v for name, v in gradient(meta_loss, leaves).items()}
-        with isolated_rng(seed):  # the dropout masks of the step itself
-            derivative = self.derivative(network, theta, direction, batch)
-        return target_gradient(derivative, target, aux_weight, meta_loss.detach())
+            for number in range(len(problem.batches)):
+                leaves = as_leaves(positions[-1].parameters)
+                slope = problem.average(gradient(problem.training_loss(number, leaves), leaves))
+                positions.append(advance(rules, positions[-1], slope))
+            del slope, leaves
+        return self.of_steps(problem, rules, positions)
+
+    @torch.enable_grad()
+    def of_steps(self, problem: MetaProblem, rules: dict[str, SGDRule], positions: list[Position]) -> MetaGradient:
+        """The gradient through steps that were taken already.
+
+        Args:
+            problem: whose steps they are.
+            rules: by which they were taken.
+            positions: before each step, and after the last; used up.
+        """
+        loss, slope = problem.meta_gradient(positions.pop().parameters)
+        adjoint = Position(slope, dict.fromkeys(slope))
+        del slope
+        targets: list[TargetGradient] = []
+        for number in reversed(range(len(positions))):
+            before = positions.pop()
+            direction, adjoint = pull_back(rules, before, adjoint)
+            if number > 0:
+                target, product = mixed_products(problem, number, before.parameters, direction)
+                for name, value in problem.average(product).items():
+                    adjoint.parameters[name] = adjoint.parameters[name] + value
+            else:
+                del adjoint
+                target = problem.target_gradient(number, before.parameters, direction, self.derivative)
+            targets.insert(0, target)
+        return MetaGradient(loss, tuple(targets))
 
 
 class DoubleBackward(Hypergradient):
-    """The same number by backpropagation through the step: the slow reference, with a second-order graph in memory."""
+    """The same numbers by backpropagation through the steps: the slow reference, with their whole graph in memory.
 
-    def __call__(
-        self,
-        network: nn.Module,
-        batch: Batch,
-        target: AuxiliaryTarget,
-        meta: Batch,
-        step: LookAhead,
-        aux_weight: float = 1.0,
-    ) -> TargetGradient:
+    It knows one device only.
+    """
+
+    @torch.enable_grad()
+    def __call__(self, problem: MetaProblem) -> MetaGradient:
         """See `Hypergradient.__call__`."""
-        seed = _draw_seed()
-        with torch.enable_grad():
-            theta = _leaves(trainable(network))
-            wanted = AuxiliaryTarget(*(part.detach().requires_grad_() for part in target))
-            with isolated_rng(seed):
-                loss = training_loss(losses_at(network, theta, batch), wanted, aux_weight)
-            ahead, _ = step.step(network, theta, gradient(loss, theta, create_graph=True))
-            meta_loss = losses_at(network, ahead, meta)[0].mean()
-            probabilities, weight = torch.autograd.grad(meta_loss, [wanted.probabilities, wanted.weight])
-        return TargetGradient(probabilities, weight, meta_loss.detach())
+        rules, position = problem.step.rules(problem.network), problem.step.start(problem.network)
+        position = position._replace(parameters=as_leaves(position.parameters))
+        wanted = [AuxiliaryTarget(*(part.detach().requires_grad_() for part in target)) for target in problem.targets]
+        for number, target in enumerate(wanted):
+            loss = problem.training_loss(number, position.parameters, target)
+            position = advance(rules, position, gradient(loss, position.parameters, create_graph=True))
+        losses = [problem.meta_loss(number, position.parameters) for number in range(len(problem.meta))]
+        meta_loss = torch.stack(losses).mean()
+        slopes = iter(torch.autograd.grad(meta_loss, [part for target in wanted for part in target]))
+        return MetaGradient(meta_loss.detach(), tuple(TargetGradient(next(slopes), next(slopes)) for _ in wanted))
 
 
 class NeumannGradient(Hypergradient):
-    """AuxiLearn's: implicit differentiation at a minimum of the training loss.
+    """AuxiLearn's: implicit differentiation at a minimum of the training loss, taken as the mean over the batches.
 
     dL_meta/dtarget = −∇L_meta · H⁻¹ · ∂∇(L_pri + L_aux)/∂target, H the Hessian of the training loss (plus damping), and
     H⁻¹v = η Σ_{j ≤ terms} (I − ηH)^j v as a truncated Neumann series (Lorraine et al., 2020). `step` is not used.
 
     Args:
         terms: of the series beyond the first; AuxiLearn: 3.
-        eta: η, below 1 / largest eigenvalue of H for the series to converge; AuxiLearn: 1e-4.
+        eta: η, below 1 / largest eigenvalue of H for the series to converge; AuxiLearn: the main learning rate.
         damping: added to H's diagonal.
         derivative: of the auxiliary losses along H⁻¹v; exact by default.
 
@@ -156,58 +200,44 @@ class NeumannGradient(Hypergradient):
         self.damping = damping
         self.derivative = derivative or ForwardMode()
 
-    def __call__(
-        self,
-        network: nn.Module,
-        batch: Batch,
-        target: AuxiliaryTarget,
-        meta: Batch,
-        step: LookAhead,
-        aux_weight: float = 1.0,
-    ) -> TargetGradient:
+    @torch.enable_grad()
+    def __call__(self, problem: MetaProblem) -> MetaGradient:
         """See `Hypergradient.__call__`."""
-        theta = trainable(network)
-        seed = _draw_seed()
-        with torch.enable_grad():
-            leaves = _leaves(theta)
-            meta_loss = losses_at(network, leaves, meta)[0].mean()
-            v = gradient(meta_loss, leaves)
-            with isolated_rng(seed):
-                loss = training_loss(losses_at(network, leaves, batch), target, aux_weight)
-            grads = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, allow_unused=True)
-            used = [(name, g) for name, g in zip(leaves, grads, strict=True) if g is not None and g.requires_grad]
-
-            def hessian_product(direction: Parameters) -> dict[str, Tensor]:
-                inner = torch.stack([(g * direction[name]).sum() for name, g in used]).sum()
-                products = torch.autograd.grad(inner, list(leaves.values()), retain_graph=True, allow_unused=True)
-                return {
-                    name: self.damping * direction[name] + (0 if product is None else product)
-                    for name, product in zip(leaves, products, strict=True)
-                }
-
-            term = dict(v)
-            total = dict(v)
-            for _ in range(self.terms):
-                product = hessian_product(term)
-                term = {name: term[name] - self.eta * product[name] for name in term}
-                total = {name: total[name] + term[name] for name in total}
-        direction = {name: self.eta * value for name, value in total.items()}
-        with isolated_rng(seed):  # the dropout masks of the training loss
-            derivative = self.derivative(network, theta, direction, batch)
-        return target_gradient(derivative, target, aux_weight, meta_loss.detach())
+        theta = trainable(problem.network)
+        numbers = range(len(problem.batches))
+        meta_loss, term = problem.meta_gradient(theta)
+        leaves = as_leaves(theta)
+        losses = [problem.training_loss(number, leaves) for number in numbers]
+        slope = gradient(torch.stack(losses).mean(), leaves, create_graph=True)
+        total = dict(term)
+        for _ in range(self.terms):
+            product = problem.average(gradient(inner_product(slope, term), leaves, retain_graph=True))
+            term = {name: (1 - self.eta * self.damping) * v - self.eta * product[name] for name, v in term.items()}
+            total = {name: total[name] + v for name, v in term.items()}
+        del slope, losses
+        direction = {name: -self.eta / len(numbers) * v for name, v in total.items()}
+        targets = [problem.target_gradient(number, theta, direction, self.derivative) for number in numbers]
+        return MetaGradient(meta_loss, tuple(targets))
 
 
-def target_gradient(
-    derivative: Tensor, target: AuxiliaryTarget, aux_weight: float, meta_loss: Tensor
-) -> TargetGradient:
-    """−(λ/B)·D ℓ, chained to labels and weights."""
-    per_label = -aux_weight / len(derivative) * derivative
-    return TargetGradient(target.weight[:, None] * per_label, (target.probabilities * per_label).sum(1), meta_loss)
+def mixed_products(
+    problem: MetaProblem, number: int, parameters: Parameters, direction: Parameters
+) -> tuple[TargetGradient, dict[str, Tensor]]:
+    """Derivatives of ⟨∇(L_pri + L_aux), direction⟩ with respect to a batch's target and to the parameters."""
+    leaves = as_leaves(parameters)
+    wanted = AuxiliaryTarget(*(part.detach().requires_grad_() for part in problem.targets[number]))
+    slope = gradient(problem.training_loss(number, leaves, wanted), leaves, create_graph=True)
+    inner = inner_product(slope, direction)
+    everything = [*leaves.values(), *wanted]
+    *products, probabilities, weight = torch.autograd.grad(inner, everything, materialize_grads=True)
+    return TargetGradient(probabilities, weight), dict(zip(leaves, products, strict=True))
 
 
-def _leaves(parameters: Parameters) -> dict[str, Tensor]:
+def inner_product(one: Parameters, other: Parameters) -> Tensor:
+    """⟨one, other⟩ over all parameters on which `one` still depends."""
+    return torch.stack([(value * other[name]).sum() for name, value in one.items() if value.requires_grad]).sum()
+
+
+def as_leaves(parameters: Parameters) -> dict[str, Tensor]:
+    """The same values as leaves of a new graph."""
     return {name: parameter.detach().requires_grad_() for name, parameter in parameters.items()}
-
-
-def _draw_seed() -> int:
-    return int(torch.randint(2**62, ()))

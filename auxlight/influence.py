@@ -1,12 +1,13 @@
 """How the auxiliary losses of a batch change along a direction in parameter space: one primitive, several methods.
 
 The auxiliary loss of a batch, L_aux = (λ/B) Σ_i w_i Σ_k t_ik ℓ_k(θ; x_i), is linear in w_i t_ik, with ℓ_k the loss of
-sample i were its label k. After a step θ⁺ = θ − s·∇(L_pri + L_aux), and with v = ∇L_pri(θ⁺), therefore
+sample i were its label k. After a step θ⁺ = θ − s·g along g = ∇(L_pri + L_aux), and with u = ∂L_pri(θ⁺)/∂g
+= −s·∇L_pri(θ⁺), therefore
 
-    ∂L_pri(θ⁺)/∂(w_i t_ik) = −(λ/B) · D_{s·v} ℓ_k(θ; x_i),
+    ∂L_pri(θ⁺)/∂(w_i t_ik) = (λ/B) · D_u ℓ_k(θ; x_i),
 
 D the directional derivative: one forward-mode pass yields all B × K numbers, without a second-order graph. They are
-MAXL's and WA-MAXL's hypergradient; along H⁻¹v, with H the Hessian of the training loss, they are AuxiLearn's
+MAXL's and WA-MAXL's hypergradient; along −H⁻¹∇L_pri, with H the Hessian of the training loss, they are AuxiLearn's
 (`auxlight.hypergradient`).
 
 A *network* here is any module with forward(image, primary) → primary losses (B,), auxiliary losses (B, K) of every
@@ -24,6 +25,7 @@ from torch.func import functional_call
 
 from auxlight.batch import Batch
 from auxlight.errors import InputError
+from auxlight.tangents import FusedBatchNormTangent
 
 Parameters = Mapping[str, Tensor]
 
@@ -38,6 +40,16 @@ def losses_at(network: nn.Module, parameters: Parameters, batch: Batch) -> tuple
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     primary, auxiliary = functional_call(network, {**buffers, **parameters}, (batch.image, batch.primary))
     return primary, auxiliary
+
+
+def gradient(
+    loss: Tensor, parameters: Parameters, create_graph: bool = False, retain_graph: bool | None = None
+) -> dict[str, Tensor]:
+    """∇loss by name; zeros where the loss does not depend on a parameter."""
+    slopes = torch.autograd.grad(
+        loss, list(parameters.values()), None, retain_graph, create_graph, materialize_grads=True
+    )
+    return dict(zip(parameters, slopes, strict=True))
 
 
 class ClassDerivative(ABC):
@@ -55,7 +67,7 @@ class ForwardMode(ClassDerivative):
         """See `ClassDerivative.__call__`."""
         try:
             # Dual numbers themselves; torch.func.jvp wraps them once more, at some 1.4 times the time on a CPU.
-            with torch.no_grad(), forward_ad.dual_level():
+            with torch.no_grad(), forward_ad.dual_level(), FusedBatchNormTangent():
                 dual = {name: forward_ad.make_dual(theta, direction[name]) for name, theta in parameters.items()}  # type: ignore[no-untyped-call]
                 tangent: Tensor | None = forward_ad.unpack_dual(losses_at(network, dual, batch)[1]).tangent  # type: ignore[no-untyped-call]
         except (NotImplementedError, RuntimeError) as error:

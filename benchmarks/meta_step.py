@@ -30,7 +30,7 @@ from auxlight.functional import batch_entropy
 from auxlight.hypergradient import DoubleBackward, Hypergradient, LookAheadGradient
 from auxlight.influence import FiniteDifference
 from auxlight.lookahead import LookAhead
-from auxlight.modules.maxl import JointLosses
+from auxlight.modules.joint_losses import JointLosses
 
 BATCH = 100
 

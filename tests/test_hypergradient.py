@@ -1,4 +1,5 @@
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.optim import SGD, Adam
 from auxlight import InputError
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.functional import class_losses, focal_loss
-from auxlight.hypergradient import DoubleBackward, LookAheadGradient, NeumannGradient
+from auxlight.hypergradient import DoubleBackward, LookAheadGradient, MetaProblem, NeumannGradient
 from auxlight.influence import FiniteDifference, ForwardMode, losses_at, trainable
 from auxlight.lookahead import LookAhead
 from auxlight.networks import VGG
@@ -74,6 +75,19 @@ def loss_of(losses, target, aux_weight):
     return sum(terms) / len(terms)
 
 
+class OfOne(NamedTuple):
+    probabilities: torch.Tensor
+    weight: torch.Tensor
+    loss: torch.Tensor
+
+
+def of_one(hypergradient, network, batch, target, meta, step, aux_weight=1.0):
+    """The hypergradient through one step."""
+    found = hypergradient(MetaProblem(network, [batch], [target], [meta], step, aux_weight))
+    (slopes,) = found.targets
+    return OfOne(*slopes, found.loss)
+
+
 def assert_close(one, other, rtol):
     for name in ("probabilities", "weight"):
         a, b = getattr(one, name), getattr(other, name)
@@ -87,10 +101,44 @@ def test_exact_is_double_backward(arguments, dtype, rtol):
     network, batch, meta, target = problem(dtype)
     step = LookAhead(started(network, batch, target, **arguments))
     for images in (batch, meta):
-        exact = LookAheadGradient()(network, batch, target, images, step, aux_weight=0.7)
-        reference = DoubleBackward()(network, batch, target, images, step, aux_weight=0.7)
+        exact = of_one(LookAheadGradient(), network, batch, target, images, step, aux_weight=0.7)
+        reference = of_one(DoubleBackward(), network, batch, target, images, step, aux_weight=0.7)
         assert reference.probabilities.norm() > 0
         assert_close(exact, reference, rtol)
+
+
+@pytest.mark.parametrize("arguments", STEPS.values(), ids=STEPS.keys())
+@pytest.mark.parametrize("fresh", [False, True])
+def test_three_steps_ahead_are_double_backward_through_three_steps(arguments, fresh):
+    network, batch, meta, target = problem(dropout=0.3)
+    optimizer = started(network, batch, target, **arguments)
+    if fresh:  # the momentum buffers begin within the look-ahead
+        optimizer = SGD((p for p in network.parameters() if p.requires_grad), lr=0.3, **arguments)
+    other = AuxiliaryTarget(target.probabilities.flip(0), target.weight.flip(0))
+    ahead = MetaProblem(
+        network, [batch, meta, batch], [target, other, other], [meta, batch], LookAhead(optimizer), 0.7, seed=1
+    )
+    exact, reference = LookAheadGradient()(ahead), DoubleBackward()(ahead)
+    torch.testing.assert_close(exact.loss, reference.loss)
+    for one, two in zip(exact.targets, reference.targets, strict=True):
+        for got, expected in zip(one, two, strict=True):
+            assert expected.norm() > 0
+            assert (got - expected).norm() <= 1e-9 * expected.norm()
+
+
+def test_steps_that_were_taken_really_have_the_gradient_of_a_look_ahead():
+    network, batch, meta, target = problem()
+    optimizer = started(network, batch, target, momentum=0.9, weight_decay=0.01)
+    ahead = MetaProblem(network, [batch], [target], [meta], LookAhead(optimizer), 0.7)
+    expected = LookAheadGradient()(ahead)
+    before = ahead.step.start(network)
+    before = before._replace(parameters={name: value.clone() for name, value in before.parameters.items()})
+    optimizer.zero_grad()
+    loss_of(network(batch.image, batch.primary), target, 0.7).backward()
+    optimizer.step()
+    rules = ahead.step.rules(network)
+    got = LookAheadGradient().of_steps(ahead, rules, [before, ahead.step.start(network)])
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
 
 
 def test_exact_is_double_backward_on_vgg16():
@@ -109,7 +157,9 @@ def test_exact_is_double_backward_on_vgg16():
     batch = Batch(torch.randn(16, 3, 32, 32), torch.randint(4, (16,)), None, torch.arange(16))
     target = AuxiliaryTarget(torch.randn(16, 20).softmax(1), torch.rand(16) + 0.5)
     step = LookAhead(SGD(network.parameters(), lr=0.01))
-    exact, reference = (kind(network, batch, target, batch, step) for kind in (LookAheadGradient(), DoubleBackward()))
+    exact, reference = (
+        of_one(kind, network, batch, target, batch, step) for kind in (LookAheadGradient(), DoubleBackward())
+    )
     assert_close(exact, reference, 1e-5)
 
 
@@ -117,7 +167,7 @@ def test_exact_is_double_backward_on_vgg16():
 def test_exact_agrees_with_redoing_the_step_on_a_perturbed_target(arguments):
     network, batch, meta, target = problem()
     optimizer = started(network, batch, target, **arguments)
-    exact = LookAheadGradient()(network, batch, target, meta, LookAhead(optimizer), aux_weight=0.7)
+    exact = of_one(LookAheadGradient(), network, batch, target, meta, LookAhead(optimizer), aux_weight=0.7)
 
     def loss_after_a_real_step(perturbed):
         again, stepper = copy.deepcopy((network, optimizer))
@@ -142,7 +192,7 @@ def test_exact_agrees_with_redoing_the_step_on_a_perturbed_target(arguments):
 def test_weights_have_gradients_of_their_own():
     """A weight that is one number for the batch would have one."""
     network, batch, _, target = problem()
-    exact = LookAheadGradient()(network, batch, target, batch, LookAhead(started(network, batch, target)))
+    exact = of_one(LookAheadGradient(), network, batch, target, batch, LookAhead(started(network, batch, target)))
     assert exact.weight.shape == (8,)
     assert exact.weight.std() > 0.1 * exact.weight.abs().mean()
 
@@ -153,7 +203,7 @@ def test_nothing_of_the_network_is_touched():
     network.zero_grad()
     before = copy.deepcopy(network.state_dict())
     for kind in (LookAheadGradient(), LookAheadGradient(FiniteDifference()), DoubleBackward(), NeumannGradient()):
-        kind(network, batch, target, meta, step)
+        of_one(kind, network, batch, target, meta, step)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
     assert network.training
@@ -164,7 +214,7 @@ def test_dropout_masks_of_the_step_are_those_of_the_derivative(kind, first, last
     network, batch, _, target = problem(dropout=0.5)
     seen = []
     network.dropout.register_forward_hook(lambda module, inputs, output: seen.append((output == 0).detach().clone()))
-    kind()(network, batch, target, batch, LookAhead(SGD(network.parameters(), lr=0.1)))
+    of_one(kind(), network, batch, target, batch, LookAhead(SGD(network.parameters(), lr=0.1)))
     assert len(seen) == 3
     assert torch.equal(seen[first], seen[last])
     assert seen[first].any() and not seen[first].all()
@@ -173,10 +223,10 @@ def test_dropout_masks_of_the_step_are_those_of_the_derivative(kind, first, last
 def test_finite_differences_approach_the_exact_derivative():
     network, batch, _, target = problem()
     step = LookAhead(started(network, batch, target))
-    exact = LookAheadGradient()(network, batch, target, batch, step)
+    exact = of_one(LookAheadGradient(), network, batch, target, batch, step)
 
     def error(epsilon):
-        estimate = LookAheadGradient(FiniteDifference(epsilon))(network, batch, target, batch, step)
+        estimate = of_one(LookAheadGradient(FiniteDifference(epsilon)), network, batch, target, batch, step)
         return float((estimate.probabilities - exact.probabilities).norm() / exact.probabilities.norm())
 
     assert error(1e-3) < 1e-5
@@ -191,9 +241,11 @@ def test_frozen_parameters_stay_out_and_tied_ones_count_once():
 
 def test_other_optimizers_lend_their_rate_to_a_plain_step():
     network, batch, meta, target = problem()
-    adam = LookAheadGradient()(network, batch, target, meta, LookAhead(Adam(network.parameters(), lr=0.2)))
-    sgd = LookAheadGradient()(network, batch, target, meta, LookAhead(SGD(network.parameters(), lr=0.2)))
-    own = LookAheadGradient()(network, batch, target, meta, LookAhead(SGD(network.parameters(), lr=9.0), lr=0.2))
+    adam = of_one(LookAheadGradient(), network, batch, target, meta, LookAhead(Adam(network.parameters(), lr=0.2)))
+    sgd = of_one(LookAheadGradient(), network, batch, target, meta, LookAhead(SGD(network.parameters(), lr=0.2)))
+    own = of_one(
+        LookAheadGradient(), network, batch, target, meta, LookAhead(SGD(network.parameters(), lr=9.0), lr=0.2)
+    )
     assert_close(adam, sgd, 0)
     assert_close(own, sgd, 0)
 
@@ -202,7 +254,9 @@ def test_parameter_groups_have_rates_of_their_own():
     network, batch, meta, target = problem()
     groups = [{"params": network.trunk.parameters(), "lr": 0.05}, {"params": network.primary.parameters(), "lr": 0.5}]
     step = LookAhead(SGD(groups, lr=0.1))
-    exact, reference = (kind(network, batch, target, meta, step) for kind in (LookAheadGradient(), DoubleBackward()))
+    exact, reference = (
+        of_one(kind, network, batch, target, meta, step) for kind in (LookAheadGradient(), DoubleBackward())
+    )
     assert_close(exact, reference, 1e-9)
 
 
@@ -248,7 +302,7 @@ def test_the_implicit_gradient_approaches_the_closed_form_as_the_series_grows():
     step = LookAhead(SGD(network.parameters(), lr=1.0))
 
     def error(terms, **arguments):
-        implicit = NeumannGradient(terms, eta, **arguments)(network, batch, target, batch, step)
+        implicit = of_one(NeumannGradient(terms, eta, **arguments), network, batch, target, batch, step)
         return float((implicit.probabilities - expected).norm() / expected.norm())
 
     errors = [error(terms) for terms in (0, 3, 10, 30, 300)]
@@ -265,7 +319,9 @@ def test_the_implicit_gradient_of_no_further_term_is_a_plain_look_ahead_at_the_p
         name: torch.zeros_like(p) if g is None else 0.01 * g for (name, p), g in zip(leaves.items(), slope, strict=True)
     }
     derivative = ForwardMode()(network, trainable(network), direction, batch)
-    implicit = NeumannGradient(0, 0.01)(network, batch, target, meta, LookAhead(SGD(network.parameters(), lr=1.0)))
+    implicit = of_one(
+        NeumannGradient(0, 0.01), network, batch, target, meta, LookAhead(SGD(network.parameters(), lr=1.0))
+    )
     torch.testing.assert_close(implicit.probabilities, -target.weight[:, None] * derivative / len(derivative))
 
 
@@ -288,8 +344,8 @@ def test_an_operation_without_forward_mode_gets_a_sentence():
     network, (_, batch, _, target) = Odd().double(), problem()
     step = LookAhead(SGD(network.parameters(), lr=0.1))
     with pytest.raises(InputError, match="FiniteDifference"):
-        LookAheadGradient()(network, batch, target, batch, step)
-    LookAheadGradient(FiniteDifference())(network, batch, target, batch, step)
+        of_one(LookAheadGradient(), network, batch, target, batch, step)
+    of_one(LookAheadGradient(FiniteDifference()), network, batch, target, batch, step)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +354,7 @@ def test_an_operation_without_forward_mode_gets_a_sentence():
         (lambda: LookAhead(SGD(Network().parameters(), lr=0.1), lr=0.0), "`lookahead_lr` must be positive"),
         (lambda: LookAhead(SGD(Network().parameters(), lr=0.1), lr=float("nan")), "`lookahead_lr`"),
         (lambda: FiniteDifference(0.0), "`epsilon`"),
-        (lambda: LookAhead(SGD(Network().parameters(), lr=0.1, maximize=True)).step(Network(), {}, {}), "maximize"),
+        (lambda: LookAhead(SGD(Network().parameters(), lr=0.1, maximize=True)), "maximize"),
         (lambda: NeumannGradient(terms=-1), "terms=-1"),
         (lambda: NeumannGradient(eta=0.0), "eta=0.0"),
         (lambda: NeumannGradient(damping=-1.0), "damping=-1.0"),

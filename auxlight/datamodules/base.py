@@ -19,7 +19,7 @@ from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import save_plain_hyperparameters
 from auxlight.seeding import global_seed
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "meta", "val", "test"]
 
 
 class ImageOptions(TypedDict, total=False):
@@ -28,6 +28,7 @@ class ImageOptions(TypedDict, total=False):
     batch_size: int
     num_train: int | None
     val_split: float
+    meta_split: float
     download: bool
     seed: int
     crop_padding: int
@@ -47,6 +48,8 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: images per batch and device.
         num_train: a balanced subset of the training images, for low-data studies; all by default.
         val_split: share of the training images held out for validation, stratified.
+        meta_split: share of the chosen training images on which no network trains, stratified: those by which a
+            bi-level method judges its labels (AuxiLearn's auxiliary set). None by default.
         download: fetch the data set where it is missing.
         seed: of the validation split and of the subset.
         crop_padding: padding of the random crop in pixels, 0 for none.
@@ -66,6 +69,7 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: int = 100,
         num_train: int | None = None,
         val_split: float = 0.1,
+        meta_split: float = 0.0,
         download: bool = False,
         seed: int = 0,
         crop_padding: int = 4,
@@ -85,11 +89,14 @@ class ImageDataModule(L.LightningDataModule):
             if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
                 rule = "three finite numbers, one per channel" + (", each above 0" if name == "std" else "")
                 raise InputError(f"`{name}` must be {rule}. Found {name}={list(values)}.")
+        if not 0 <= meta_split < 1:
+            raise InputError(f"`meta_split` must lie between 0 (none) and 1. Found meta_split={meta_split}.")
         self.hierarchy = hierarchy
         self.root = Path(root)
         self.batch_size = batch_size
         self.num_train = num_train
         self.val_split = val_split
+        self.meta_split = meta_split
         self.download = download
         self.seed = seed
         self.pipeline = ImagePipeline(mean, std, crop_padding, flip)
@@ -106,15 +113,20 @@ class ImageDataModule(L.LightningDataModule):
         train = self.load_split(train=True).check(self.hierarchy, "training")
         test = self.load_split(train=False).check(self.hierarchy, "test")
         strata = train.primary if train.auxiliary is None else train.auxiliary
-        chosen, val = stratified_split(strata, self.val_split, self.seed)
+        chosen, val = stratified_split(strata, "val_split", self.val_split, self.seed)
         if self.num_train is not None:
             chosen = chosen[balanced_subset(strata[chosen], self.num_train, self.seed)]
+        meta = chosen[:0]
+        if self.meta_split:
+            rest, held_out = stratified_split(strata[chosen], "meta_split", self.meta_split, self.seed)
+            chosen, meta = chosen[rest], chosen[held_out]
         if self.batch_size > len(chosen):
             raise InputError(
                 f"`batch_size` must not exceed the {len(chosen)} training images. Found batch_size={self.batch_size}."
             )
         self._splits = {
             "train": BatchDataset(train, chosen),
+            "meta": BatchDataset(train, meta),
             "val": BatchDataset(train, val),
             "test": BatchDataset(test, torch.arange(len(test))),
         }
@@ -130,7 +142,7 @@ class ImageDataModule(L.LightningDataModule):
         """Batches of a split.
 
         Args:
-            split: "train", "val" or "test".
+            split: "train", "meta", "val" or "test".
             train: shuffled, augmented, complete batches only; otherwise every image once, in order, as it is.
             stream: name of an independent order and augmentation.
             batch_size: the module's own by default; capped at the size of the split.
@@ -157,21 +169,24 @@ class ImageDataModule(L.LightningDataModule):
         )
         if train and not len(sampler):
             raise InputError(
-                f"`batch_size` must not exceed a device's share of the training images, {sampler.num_samples}. "
+                f"`batch_size` must not exceed a device's share of the {split} images, {sampler.num_samples}. "
                 f"Found batch_size={sampler.batch_size}."
             )
         # A generator of its own: an iterator's seed, which no worker reads here, would move the global one.
         return DataLoader(dataset, sampler=sampler, batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
 
-    def training_batches(self, stream: str, epoch: int, batch_size: int | None = None) -> Iterator[Batch]:
-        """One pass over the training images beside the training loop, on the trainer's device.
+    def training_batches(
+        self, stream: str, epoch: int, batch_size: int | None = None, split: Split = "train"
+    ) -> Iterator[Batch]:
+        """One pass beside the training loop, shuffled and augmented, on the trainer's device.
 
         Args:
             stream: name of an independent order and augmentation.
             epoch: which pass of that stream.
-            batch_size: the module's own by default.
+            batch_size: the module's own by default; capped at the size of the split.
+            split: "train", or the images of `meta_split`.
         """
-        loader = self.loader("train", train=True, stream=stream, batch_size=batch_size)
+        loader = self.loader(split, train=True, stream=stream, batch_size=batch_size)
         cast(BatchSampler, loader.sampler).set_epoch(epoch)
         for raw in loader:
             yield cast(L.Trainer, self.trainer).strategy.batch_to_device(raw)

@@ -11,36 +11,34 @@ from auxlight.errors import InputError
 from auxlight.seeding import derive_seed
 
 
-def stratified_split(strata: Tensor, val_split: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Training and validation positions; each class keeps its share in both.
+def stratified_split(strata: Tensor, name: str, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions that stay for training and positions held out; each class keeps its share in both.
 
     Args:
         strata: (N,) class of each image.
-        val_split: share for validation, in (0, 1).
+        name: of the parameter `share`, for messages.
+        share: to hold out, in (0, 1).
         seed: of the choice.
 
     Returns:
-        Sorted positions (N_train,), (N_val,).
+        Sorted positions (N_train,), (N_held_out,).
 
     Raises:
         InputError: a share outside (0, 1), or one that leaves a split empty.
     """
-    if not 0 < val_split < 1:
-        raise InputError(
-            f"`val_split` must lie between 0 and 1, so that neither split is empty. Found val_split={val_split}."
-        )
-    order = _ShuffledByClass(strata, derive_seed(seed, "split"))
+    if not 0 < share < 1:
+        raise InputError(f"`{name}` must lie between 0 and 1, so that neither split is empty. Found {name}={share}.")
+    order = _ShuffledByClass(strata, derive_seed(seed, name))
     # Largest remainders: every class gives its share, rounded so that the total is right.
     counts = torch.bincount(strata)
-    share = counts * val_split
-    take = share.floor().long()
-    missing = round(len(strata) * val_split) - int(take.sum())
-    take[(share - take).argsort(descending=True, stable=True)[:missing]] += 1
+    exact = counts * share
+    take = exact.floor().long()
+    missing = round(len(strata) * share) - int(take.sum())
+    take[(exact - take).argsort(descending=True, stable=True)[:missing]] += 1
     chosen = order.rank < take[strata]
     if not chosen.any() or chosen.all():
         raise InputError(
-            "`val_split` must leave at least one image for training and one for validation. "
-            f"Found val_split={val_split} of {len(strata)} images."
+            f"`{name}` must leave at least one image on either side. Found {name}={share} of {len(strata)} images."
         )
     return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
 

@@ -1,8 +1,5 @@
 """Labels chosen by a reinforcement learning agent."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
@@ -60,12 +57,11 @@ class AgentLabels(Labeler):
         self.feature_dim = feature_dim
         self.untrained = untrained
         self._trunk = [trunk]  # in a list: it becomes a submodule only as part of the network
-        self._given: AuxiliaryTarget | None = None
         self.register_buffer("epochs_played", torch.zeros((), dtype=torch.int64))
 
-    def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module) -> None:
+    def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module, feature_dim: int) -> None:
         """Make the agent's network."""
-        super().bind(hierarchy, trunk)
+        super().bind(hierarchy, trunk, feature_dim)
         self.actions = LabelActions(hierarchy, self.weight_levels, self.block_relative, self.sharpness)
         eyes, eyes_dim = own_trunk(self, self._trunk[0], trunk, norm="group")
         self.network = AgentNetwork(eyes, eyes_dim, self.feature_dim, self.actions.sizes)
@@ -80,19 +76,8 @@ class AgentLabels(Labeler):
             self.network.eval()
         return self
 
-    @contextmanager
-    def given(self, target: AuxiliaryTarget) -> Iterator[None]:
-        """Hand out `target` instead of the agent's own choice: the agent phase labels with explored actions."""
-        outer, self._given = self._given, target
-        try:
-            yield
-        finally:
-            self._given = outer
-
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
         """See `Labeler.forward`."""
-        if self._given is not None:
-            return self._given
         if self.training and not self.untrained and not self.epochs_played:
             raise InputError(
                 "`labeler` AgentLabels needs an agent that has played. Found one that has not: add RLAuxCallback to "

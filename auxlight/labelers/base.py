@@ -26,12 +26,13 @@ class Labeler(nn.Module, ABC):
     hierarchy: LabelHierarchy
     mask: Tensor
 
-    def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module) -> None:
+    def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module, feature_dim: int) -> None:
         """Called once by the module that uses this labeler; networks of one's own are made here.
 
         Args:
             hierarchy: which auxiliary classes each primary class owns.
             trunk: the main network's trunk, for a labeler whose network should resemble it. Not to be trained.
+            feature_dim: size of its features, for a labeler that works on them.
         """
         self.hierarchy = hierarchy
         self.register_buffer("mask", hierarchy.mask, persistent=False)

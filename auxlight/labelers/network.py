@@ -15,47 +15,70 @@ from auxlight.networks.vgg import own_trunk
 class LabelNetwork(Labeler):
     """MAXL's label-generation network: trunk, two-layer head, masked softmax (Eq. 5 and 6); WA-MAXL's has two heads.
 
-    `MAXLModule` trains it; `forward` hands out its labels detached, as a main network trains on them.
+    `MAXLModule` and `AuxiLearnModule` train it; `forward` hands out its labels detached, as a main network trains on
+    them.
 
     Args:
         weighted: give each image a weight 2^(10u − 5), u = sigmoid of a second head (Eq. 8), an own one for each image.
+        normalize_weights: scale the weights of a batch (of each device) to a mean of 1: the network then says which
+            images matter, not how much all of them do. Left free, one step of look-ahead drives all weights up.
         temperature: the logits are divided by it before the softmax; below 1 the labels start sharper. At 1 (MAXL)
             labels start, and by the symmetry of the auxiliary head often stay, near uniform.
         hard: one-hot labels of the most probable class; gradients pass as if they were soft (straight-through).
         trunk: images → (B, trunk.feature_dim); by default a VGG of the main network's depth and width.
+        shared_trunk: no trunk, but heads on the main network's detached features: labels cost almost nothing.
         head_dim: hidden size of both heads; the features' size by default (512 at full width).
 
     Raises:
-        InputError: a temperature that is not positive; without `trunk` where the main trunk is no VGG.
+        InputError: a temperature that is not positive, a trunk beside a shared one, normalised weights without weights;
+            without `trunk` where the main trunk is no VGG.
     """
 
     def __init__(
         self,
         weighted: bool = False,
+        normalize_weights: bool = False,
         temperature: float = 1.0,
         hard: bool = False,
         trunk: nn.Module | None = None,
+        shared_trunk: bool = False,
         head_dim: int | None = None,
     ) -> None:
         super().__init__()
         if not temperature > 0:
             raise InputError(f"`temperature` must be positive. Found temperature={temperature}.")
+        if shared_trunk and trunk is not None:
+            raise InputError("`shared_trunk` has the main network's trunk. Found a `trunk` beside it: leave one out.")
+        if normalize_weights and not weighted:
+            raise InputError("`normalize_weights` needs weights. Found weighted=False: set `weighted: true`.")
         self.weighted = weighted
+        self.normalize_weights = normalize_weights
         self.temperature = temperature
         self.hard = hard
+        self.shared_trunk = shared_trunk
         self.head_dim = head_dim
         self._trunk = [trunk]  # in a list: it becomes a submodule in `bind`, with its heads
 
-    def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module) -> None:
+    def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module, feature_dim: int) -> None:
         """Make the network."""
-        super().bind(hierarchy, trunk)
-        self.trunk, feature_dim = own_trunk(self, self._trunk[0], trunk, norm="batch")
+        super().bind(hierarchy, trunk, feature_dim)
+        if not self.shared_trunk:
+            self.trunk, feature_dim = own_trunk(self, self._trunk[0], trunk, norm="batch")
         self.label_head = Head(feature_dim, hierarchy.num_auxiliary, self.head_dim)
         self.weight_head = Head(feature_dim, 1, self.head_dim) if self.weighted else None
 
-    def generate(self, batch: Batch) -> AuxiliaryTarget:
-        """Labels and weights with their graph, for the network's own training."""
-        features = self.trunk(batch.image)
+    def generate(self, batch: Batch, features: Tensor | None = None) -> AuxiliaryTarget:
+        """Labels and weights with their graph, for the network's own training.
+
+        Args:
+            batch: the images.
+            features: (B, D) of the main network's trunk, for a shared trunk.
+        """
+        if not self.shared_trunk:
+            features = self.trunk(batch.image)
+        elif features is None:
+            raise InputError("`shared_trunk` labels need the main network's features. Found none.")
+        features = features.detach() if self.shared_trunk else features
         logits = self.label_head(features) / self.temperature
         probabilities = masked_softmax(logits, self.mask[batch.primary])
         if self.hard:
@@ -63,9 +86,10 @@ class LabelNetwork(Labeler):
             probabilities = chosen + probabilities - probabilities.detach()
         if self.weight_head is None:
             return AuxiliaryTarget(probabilities, probabilities.new_ones(len(probabilities)))
-        return AuxiliaryTarget(probabilities, sample_weight(self.weight_head(features).squeeze(1).sigmoid()))
+        weight = sample_weight(self.weight_head(features).squeeze(1).sigmoid())
+        return AuxiliaryTarget(probabilities, weight / weight.mean() if self.normalize_weights else weight)
 
     @torch.no_grad()
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
         """See `Labeler.forward`."""
-        return self.generate(batch)
+        return self.generate(batch, features)

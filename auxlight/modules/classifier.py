@@ -121,7 +121,7 @@ class AuxiliaryClassifier(L.LightningModule):
         self.combiner = combiner or WeightedSum()
         self.tasks = nn.ModuleList()
         if labeler is not None:
-            labeler.bind(self.hierarchy, trunk)
+            labeler.bind(self.hierarchy, trunk, feature_dim)
             auxiliary_head = Head(feature_dim, self.hierarchy.num_auxiliary, head_dim)
             self.tasks.append(LabelledTask(auxiliary_head, labeler, focal_gamma))
         self.metrics = nn.ModuleDict(

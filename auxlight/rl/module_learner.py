@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.labelers.agent import AgentLabels
 from auxlight.modules.classifier import AuxiliaryClassifier
+from auxlight.tasks import LabelledTask
 
 
 class ModuleLearner:
@@ -32,7 +33,7 @@ class ModuleLearner:
     def __init__(self, trainer: L.Trainer, module: AuxiliaryClassifier, labeler: AgentLabels) -> None:
         self.trainer = trainer
         self.module = module
-        self.labeler = labeler
+        self._task = cast(LabelledTask, module.labelled_task)
         agents = {id(tensor) for tensor in (*labeler.parameters(), *labeler.buffers())}
         self._tensors = [t for t in (*module.parameters(), *module.buffers()) if id(t) not in agents]
         self._canonical: dict[str, Any] | None = None
@@ -45,7 +46,7 @@ class ModuleLearner:
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            with self.trainer.precision_plugin.train_step_context(), self.labeler.given(target):
+            with self.trainer.precision_plugin.train_step_context(), self._task.given(target):
                 loss = self.module.step(batch).loss
             strategy.backward(loss, optimizer)
             return loss

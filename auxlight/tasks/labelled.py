@@ -1,8 +1,11 @@
 """Classification against labels that somebody gives: a human, an agent, a network, chance."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, nn
 
-from auxlight.batch import Batch
+from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.functional import focal_loss
 from auxlight.labelers.base import Labeler
 from auxlight.tasks.base import AuxiliaryTask
@@ -24,8 +27,18 @@ class LabelledTask(AuxiliaryTask):
         self.head = head
         self.labeler = labeler
         self.focal_gamma = focal_gamma
+        self._given: AuxiliaryTarget | None = None
 
     def forward(self, trunk: nn.Module, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `AuxiliaryTask.forward`."""
-        target = self.labeler(batch, features)
+        target = self.labeler(batch, features) if self._given is None else self._given
         return focal_loss(self.head(features), target.probabilities, self.focal_gamma), target.weight
+
+    @contextmanager
+    def given(self, target: AuxiliaryTarget) -> Iterator[None]:
+        """Train on `target` inside this block instead of asking the labeler: labels at hand, or explored ones."""
+        outer, self._given = self._given, target
+        try:
+            yield
+        finally:
+            self._given = outer

@@ -22,7 +22,7 @@ def counts(labels, classes=5):
 @pytest.mark.parametrize("val_split", [0.02, 0.1, 0.25, 0.37, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_split_is_complete_disjoint_and_keeps_each_share(val_split, seed):
-    train, val = stratified_split(UNEVEN, val_split, seed)
+    train, val = stratified_split(UNEVEN, "val_split", val_split, seed)
     assert sorted(train.tolist() + val.tolist()) == list(range(101))
     assert train.tolist() == sorted(train.tolist()) and val.tolist() == sorted(val.tolist())
     assert len(val) == round(101 * val_split)
@@ -32,24 +32,24 @@ def test_split_is_complete_disjoint_and_keeps_each_share(val_split, seed):
 
 def test_split_is_exact_where_the_shares_are_whole():
     strata = torch.arange(200) % 10
-    _, val = stratified_split(strata, 0.1, 0)
+    _, val = stratified_split(strata, "val_split", 0.1, 0)
     assert counts(strata[val], 10) == [2] * 10
 
 
 def test_split_depends_on_its_seed_alone():
     torch.manual_seed(0)
-    first = stratified_split(UNEVEN, 0.3, 5)[1].tolist()
+    first = stratified_split(UNEVEN, "val_split", 0.3, 5)[1].tolist()
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    assert stratified_split(UNEVEN, 0.3, 5)[1].tolist() == first
+    assert stratified_split(UNEVEN, "val_split", 0.3, 5)[1].tolist() == first
     assert torch.equal(torch.get_rng_state(), state)
-    assert stratified_split(UNEVEN, 0.3, 6)[1].tolist() != first
+    assert stratified_split(UNEVEN, "val_split", 0.3, 6)[1].tolist() != first
 
 
 def test_every_image_is_as_likely_to_be_held_out():
     held_out = torch.zeros(40)
     for seed in range(400):
-        held_out[stratified_split(torch.arange(40) % 4, 0.3, seed)[1]] += 1
+        held_out[stratified_split(torch.arange(40) % 4, "val_split", 0.3, seed)[1]] += 1
     # Binomial: 120 ± 9.2; five standard deviations.
     assert held_out.min() > 74 and held_out.max() < 166
 
@@ -57,13 +57,13 @@ def test_every_image_is_as_likely_to_be_held_out():
 @pytest.mark.parametrize("val_split", [0.0, 1.0, -0.1, 1.5, float("nan"), float("inf")])
 def test_share_outside_the_unit_interval_is_refused(val_split, refused):
     with refused("`val_split`", "between 0 and 1", str(val_split)):
-        stratified_split(UNEVEN, val_split, 0)
+        stratified_split(UNEVEN, "val_split", val_split, 0)
 
 
 @pytest.mark.parametrize("val_split", [1e-4, 0.9999])
 def test_share_that_leaves_a_split_empty_is_refused(val_split, refused):
     with refused("`val_split`", "at least one image", str(val_split), "101"):
-        stratified_split(UNEVEN, val_split, 0)
+        stratified_split(UNEVEN, "val_split", val_split, 0)
 
 
 # --- balanced subset
@@ -105,7 +105,7 @@ def test_subset_depends_on_its_seed_alone():
 
 def test_subset_is_another_draw_than_the_split():
     strata = torch.zeros(100, dtype=torch.int64)
-    _, val = stratified_split(strata, 0.5, 0)
+    _, val = stratified_split(strata, "val_split", 0.5, 0)
     shared = set(val.tolist()) & set(balanced_subset(strata, 50, 0).tolist())
     assert 10 < len(shared) < 40  # 25 ± 2.5 when independent
 

@@ -113,24 +113,13 @@ def test_a_trained_agent_travels_with_the_checkpoint():
     assert torch.equal(labels_of(copied, make_batch()).probabilities, labels_of(labeler, make_batch()).probabilities)
 
 
-def test_given_hands_out_the_target():
-    module, labeler = make_module()
+def test_an_agent_that_has_not_played_may_be_given_labels():
+    module, _ = make_module()
     batch = make_batch()
-    target = AuxiliaryTarget(torch.rand(6, 5), torch.rand(6))
-    with labeler.given(target):
-        assert labels_of(labeler, batch) is target
-        assert module.step(batch).loss.isfinite()  # although the agent has not played yet
+    with module.labelled_task.given(AuxiliaryTarget(torch.rand(6, 5), torch.rand(6))):
+        assert module.step(batch).loss.isfinite()
     with pytest.raises(InputError, match="has played"):
         module.step(batch)
-
-
-def test_given_ends_with_an_exception():
-    _, labeler = make_module(untrained=True)
-    batch = make_batch()
-    own = labels_of(labeler, batch)
-    with pytest.raises(ZeroDivisionError), labeler.given(AuxiliaryTarget(torch.rand(6, 5), torch.rand(6))):
-        raise ZeroDivisionError
-    assert torch.equal(labels_of(labeler, batch).probabilities, own.probabilities)
 
 
 def test_default_trunk_resembles_the_main_one_with_group_norm():

@@ -7,7 +7,7 @@ from auxlight import Batch, HumanLabels, InputError, LabelHierarchy
 
 def labeler() -> HumanLabels:
     result = HumanLabels()
-    result.bind(LabelHierarchy((2, 3)), nn.Identity())
+    result.bind(LabelHierarchy((2, 3)), nn.Identity(), 4)
     return result
 
 

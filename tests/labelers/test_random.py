@@ -10,7 +10,7 @@ PSI = (2, 5, 1)
 
 def make(**arguments) -> RandomLabels:
     labeler = RandomLabels(**arguments)
-    labeler.bind(LabelHierarchy(PSI), nn.Identity())
+    labeler.bind(LabelHierarchy(PSI), nn.Identity(), 4)
     return labeler
 
 

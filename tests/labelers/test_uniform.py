@@ -6,7 +6,7 @@ from auxlight import Batch, LabelHierarchy, UniformLabels
 
 def test_even_inside_the_block():
     labeler = UniformLabels()
-    labeler.bind(LabelHierarchy((1, 2, 4)), nn.Identity())
+    labeler.bind(LabelHierarchy((1, 2, 4)), nn.Identity(), 4)
     batch = Batch(torch.zeros(4, 3, 2, 2), torch.tensor([2, 0, 1, 2]), None, torch.arange(4))
     target = labeler(batch, torch.randn(4, 9))
     quarter = [0, 0, 0, 0.25, 0.25, 0.25, 0.25]

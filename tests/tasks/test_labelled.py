@@ -27,7 +27,7 @@ def test_unweighted_losses_of_the_unmasked_head_and_the_labelers_weights(gamma):
         torch.tensor([[0.25, 0.75, 0, 0], [0, 0, 1, 0], [0, 0, 0.5, 0.5]]), torch.tensor([1, 2, 3])
     )
     labeler = Told(target)
-    labeler.bind(LabelHierarchy((2, 2)), nn.Identity())
+    labeler.bind(LabelHierarchy((2, 2)), nn.Identity(), 4)
     task = LabelledTask(nn.Linear(5, 4), labeler, gamma)
     features = torch.randn(3, 5)
     batch = Batch(torch.zeros(3, 1, 1, 1), torch.tensor([0, 1, 1]), None, torch.arange(3))

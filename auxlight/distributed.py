@@ -1,0 +1,15 @@
+"""Means over the devices of a distributed run."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+def mean_over_devices(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor's mean over all devices, in one message; every device must call with tensors of the same shapes."""
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
+    dist.all_reduce(flat)
+    parts = torch.split(flat / dist.get_world_size(), [tensor.numel() for tensor in tensors.values()])
+    return {name: part.view_as(tensor) for (name, tensor), part in zip(tensors.items(), parts, strict=True)}

@@ -1,0 +1,297 @@
+"""What MAXL and AuxiLearn share: a label network that is trained by how its labels serve the primary task."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Unpack, cast
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from auxlight.batch import AuxiliaryTarget, Batch
+from auxlight.combiners import WeightedSum
+from auxlight.datamodules.base import ImageDataModule, Split
+from auxlight.distributed import mean_over_devices
+from auxlight.errors import InputError
+from auxlight.functional import batch_entropy
+from auxlight.hierarchy import LabelHierarchy
+from auxlight.hypergradient import Hypergradient, MetaGradient, MetaProblem, TargetGradient
+from auxlight.labelers.network import LabelNetwork
+from auxlight.lookahead import LookAhead
+from auxlight.modules.classifier import ClassifierOptions
+from auxlight.modules.joint_losses import JointLosses
+from auxlight.modules.label_loss import label_loss, normalized
+from auxlight.modules.manual import TwoOptimizers
+from auxlight.networks.vgg import VGG
+from auxlight.seeding import derive_seed, global_seed, isolated_rng
+from auxlight.tasks import LabelledTask
+
+
+class BilevelOptions(ClassifierOptions, total=False):
+    """What every bi-level module takes beside its own arguments; `BilevelModule` says what each means."""
+
+    depth: int
+    width: float
+    in_channels: int
+    trunk: nn.Module | None
+    entropy_weight: float
+    lookahead_lr: float | None
+    normalize_hypergradient: bool
+    recompute_labels: bool
+    label_optimizer: OptimizerCallable
+    label_scheduler: LRSchedulerCallable | None
+    clip_grad_norm: float | None
+    label_clip_grad_norm: float | None
+
+
+class BilevelModule(TwoOptimizers):
+    """Two levels: θ minimises L_pri + λ·L_aux on the labels of φ; φ minimises L_pri of the θ that its labels make.
+
+    A subclass says when φ steps, and through what: it calls `label_step`. The primary loss that φ is judged by is
+    measured on the held-out images of the data module's `meta_split`, and without them on the images of the step. φ's
+    step is computed in full precision, also where the main network trains in mixed. On several devices the gradients
+    of both networks, and all that the hypergradient is made of, are averaged.
+
+    Args:
+        hierarchy: block sizes ψ of the primary classes, or the `LabelHierarchy` of a data module.
+        hypergradient: estimator of the primary loss's gradient with respect to labels and weights.
+        label_optimizer: of the label network.
+        entropy_weight: coefficient of the labels' *negative* batch entropy in φ's loss.
+        lookahead_lr: rate of the look-ahead's step; the main optimizer's present rate by default.
+        depth: 11, 13, 16 or 19.
+        width: factor on every layer's channels; 1 is the papers' network.
+        in_channels: channels of the image.
+        trunk: another trunk than the VGG, with an attribute `feature_dim`.
+        normalize_hypergradient: scale the gradient for labels, and that for weights, to a root mean square of 1/B per
+            entry. It is tiny (a step's rate times a batch's share), so that a label network that starts near uniform
+            stays there.
+        recompute_labels: run the label network a second time rather than hold its graph during the look-ahead: less
+            memory for the time of one forward pass.
+        label_scheduler: of the label network, stepped each epoch.
+        clip_grad_norm: of the main network.
+        label_clip_grad_norm: of the label network.
+        **options: labeler (a `LabelNetwork`), aux_weight, focal_gamma, optimizer, scheduler and the other arguments of
+            `AuxiliaryClassifier`.
+
+    Raises:
+        InputError: a labeler that is no `LabelNetwork`, another combiner than the weighted sum, a rate that is not
+            positive; at the start of a fit, fp16, or a data module that lacks what the method needs.
+    """
+
+    needs_data_module = False
+
+    def __init__(
+        self,
+        hierarchy: LabelHierarchy | Sequence[int],
+        *,
+        hypergradient: Hypergradient,
+        label_optimizer: OptimizerCallable,
+        entropy_weight: float = 0.0,
+        lookahead_lr: float | None = None,
+        depth: int = 16,
+        width: float = 1.0,
+        in_channels: int = 3,
+        trunk: nn.Module | None = None,
+        normalize_hypergradient: bool = False,
+        recompute_labels: bool = False,
+        label_scheduler: LRSchedulerCallable | None = None,
+        clip_grad_norm: float | None = None,
+        label_clip_grad_norm: float | None = None,
+        **options: Unpack[ClassifierOptions],
+    ) -> None:
+        labeler = options.setdefault("labeler", LabelNetwork())
+        name = type(self).__name__
+        if not isinstance(labeler, LabelNetwork):
+            raise InputError(f"`labeler` of {name} must be a LabelNetwork. Found {type(labeler).__name__}.")
+        super().__init__(hierarchy, trunk or VGG(depth, width, in_channels), **options)
+        if type(self.combiner) is not WeightedSum:
+            raise InputError(
+                f"`combiner` of {name} must be the WeightedSum, whose step it looks through. "
+                f"Found {type(self.combiner).__name__}."
+            )
+        for argument, value in (
+            ("lookahead_lr", lookahead_lr),
+            ("clip_grad_norm", clip_grad_norm),
+            ("label_clip_grad_norm", label_clip_grad_norm),
+        ):
+            if value is not None and not value > 0:
+                raise InputError(f"`{argument}` must be positive, or null for none of its own. Found {value}.")
+        self.automatic_optimization = False
+        self.hypergradient = hypergradient
+        self.entropy_weight = entropy_weight
+        self.lookahead_lr = lookahead_lr
+        self.normalize_hypergradient = normalize_hypergradient
+        self.recompute_labels = recompute_labels
+        self.label_optimizer = label_optimizer
+        self.label_scheduler = label_scheduler
+        self.clip_grad_norm = clip_grad_norm
+        self.label_clip_grad_norm = label_clip_grad_norm
+        self._streams: dict[str, Iterator[Batch]] = {}
+        self._streams_epoch = -1
+
+    @property
+    def label_network(self) -> LabelNetwork:
+        """φ."""
+        return cast(LabelNetwork, cast(LabelledTask, self.labelled_task).labeler)
+
+    @property
+    def data(self) -> ImageDataModule | None:
+        """The trainer's data module, if it is one of auxlight's."""
+        data = getattr(self.trainer, "datamodule", None)
+        return data if isinstance(data, ImageDataModule) else None
+
+    def on_fit_start(self) -> None:
+        """Check what the two levels need."""
+        name = type(self).__name__
+        if str(self.trainer.precision).startswith("16"):
+            raise InputError(
+                f"{name} has no loss scaling, without which the label network's small gradients vanish in fp16. "
+                f"Found precision={self.trainer.precision}: set `trainer.precision` to bf16-mixed or 32."
+            )
+        if self.needs_data_module and self.data is None:
+            raise InputError(
+                f"{name} draws images beside the training loop and needs an auxlight data module. Found none: "
+                "subclass ImageDataModule."
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """θ's step on the label network's present labels."""
+        main, _ = self.lightning_optimizers()
+        loss = super().training_step(batch, batch_idx)
+        main.zero_grad()
+        # Averaged here and not by DDP, which would wait for gradients of the label network.
+        with getattr(self.trainer.model, "no_sync", nullcontext)():
+            self.manual_backward(loss)
+        parameters = [p for group in main.param_groups for p in group["params"] if p.grad is not None]
+        self._finish_gradients(parameters, self.clip_grad_norm)
+        main.step()
+        if self.scheduler_interval == "step":
+            self.step_scheduler(self.plain_optimizers()[0])
+        return loss.detach()
+
+    def on_train_epoch_end(self) -> None:
+        """Step the schedules."""
+        main, label = self.plain_optimizers()
+        if self.scheduler_interval == "epoch":
+            self.step_scheduler(main)
+        self.step_scheduler(label)
+
+    def label_step(self, batches: Sequence[Batch]) -> None:
+        """φ's step: along the gradient of the primary loss that training on the labels of these batches leads to."""
+        with self.full_precision():
+            targets = self.generate(batches)
+            self.learn(batches, targets, self.hypergradient(self.problem(batches, targets)))
+
+    def full_precision(self) -> AbstractContextManager[None]:
+        """Inside this block nothing runs in mixed precision."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    def generate(self, batches: Sequence[Batch]) -> list[AuxiliaryTarget]:
+        """The label network's targets: with their graph, unless it is to be recomputed."""
+        if not self.recompute_labels:
+            return [self._generate(batch) for batch in batches]
+        with torch.no_grad(), kept_buffers(self.label_network):
+            return [self._generate(batch) for batch in batches]
+
+    def problem(self, batches: Sequence[Batch], targets: Sequence[AuxiliaryTarget]) -> MetaProblem:
+        """What the hypergradient is asked for."""
+        return MetaProblem(
+            JointLosses(self),
+            batches,
+            [AuxiliaryTarget(*(part.detach() for part in target)) for target in targets],
+            [self.next_batch("held out", "meta")] if self.data is not None and self.data.meta_split else batches,
+            LookAhead(self.plain_optimizers()[0], self.lookahead_lr),
+            self.aux_weight,
+            self.average,
+            self._seed("look-ahead", batches[0]),
+        )
+
+    def learn(self, batches: Sequence[Batch], targets: Sequence[AuxiliaryTarget], meta: MetaGradient) -> None:
+        """φ's step along a gradient with respect to its targets."""
+        _, label = self.plain_optimizers()
+        slopes: Sequence[TargetGradient] = meta.targets
+        if self.recompute_labels:
+            targets = [self._generate(batch) for batch in batches]
+        if self.normalize_hypergradient:
+            masks = [self.label_network.mask[batch.primary] for batch in batches]
+            slopes = normalized(slopes, masks, self.average)
+        loss = label_loss(targets, slopes, self.entropy_weight, self.average)
+        parameters = [p for p in self.label_network.parameters() if p.requires_grad]
+        slope = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        for parameter, gradient in zip(parameters, slope, strict=True):
+            parameter.grad = gradient
+        self._finish_gradients(parameters, self.label_clip_grad_norm)
+        label.step()
+        label.zero_grad()
+        self._log_labels(targets, meta.loss)
+
+    def next_batch(self, stream: str, split: Split) -> Batch:
+        """The next batch of an endless stream beside the training loop; the stream starts anew each epoch."""
+        if self._streams_epoch != self.current_epoch:
+            self._streams, self._streams_epoch = {}, self.current_epoch
+        if stream not in self._streams:
+            data, epoch = cast(ImageDataModule, self.data), self.current_epoch
+            passes = (data.training_batches(f"{stream} {n}", epoch, split=split) for n in itertools.count())
+            self._streams[stream] = itertools.chain.from_iterable(passes)
+        return next(self._streams[stream])
+
+    def average(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean over devices."""
+        return mean_over_devices(tensors) if self.trainer.world_size > 1 else dict(tensors)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The main network's optimizer and the label network's, with their schedules."""
+        own = {id(parameter) for parameter in self.label_network.parameters()}
+        main = self.make_optimizer(
+            self.optimizer, [p for p in self.parameters() if p.requires_grad and id(p) not in own]
+        )
+        label = self.make_optimizer(self.label_optimizer, list(self.label_network.parameters()))
+        pairs = ((main, self.scheduler), (label, self.label_scheduler))
+        return [main, label], [self.make_scheduler(make, optimizer) for optimizer, make in pairs if make is not None]
+
+    def _generate(self, batch: Batch) -> AuxiliaryTarget:
+        with isolated_rng(self._seed("labels", batch)):
+            features = None
+            if self.label_network.shared_trunk:
+                with torch.no_grad(), kept_buffers(self.trunk):
+                    features = self.features(batch.image)
+            return self.label_network.generate(batch, features)
+
+    def _seed(self, stream: str, batch: Batch) -> int:
+        return derive_seed(global_seed(), stream, self.current_epoch, int(batch.index[0]))
+
+    def _finish_gradients(self, parameters: Sequence[nn.Parameter], clip_norm: float | None) -> None:
+        named = {str(number): cast(Tensor, parameter.grad) for number, parameter in enumerate(parameters)}
+        for parameter, gradient in zip(parameters, self.average(named).values(), strict=True):
+            parameter.grad = gradient
+        if clip_norm is not None:
+            clip_grad_norm_(parameters, clip_norm)
+
+    @torch.no_grad()
+    def _log_labels(self, targets: Sequence[AuxiliaryTarget], meta_loss: Tensor) -> None:
+        probabilities, weight = (torch.cat(parts) for parts in zip(*targets, strict=True))
+        means = {
+            "labels/meta_loss": meta_loss,
+            "labels/entropy": torch.stack([-batch_entropy(target.probabilities) for target in targets]).mean(),
+            "labels/image_entropy": torch.special.entr(probabilities).sum(1).mean(),
+            "labels/top_probability": probabilities.max(1).values.mean(),
+            "labels/weight_mean": weight.mean(),
+        }
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(weight), "sync_dist": True}
+        self.log_dict(means, **options)
+        self.log("labels/weight_min", weight.min(), reduce_fx="min", **options)
+        self.log("labels/weight_max", weight.max(), reduce_fx="max", **options)
+
+
+@contextmanager
+def kept_buffers(network: nn.Module) -> Iterator[None]:
+    """Inside this block a network's buffers may change (batch norm's statistics); afterwards they are as before."""
+    kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in kept:
+            buffer.copy_(value)
