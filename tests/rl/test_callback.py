@@ -146,7 +146,7 @@ def test_the_main_network_learns_from_the_agents_labels():
     class Watched(AgentLabels):
         def forward(self, batch, features):
             target = super().forward(batch, features)
-            if self._given is None and self.training:
+            if self.training:
                 actions = self.actions.target(self.network.act(batch.image), batch.primary)
                 labels.append((target, actions))
             return target
