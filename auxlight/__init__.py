@@ -12,6 +12,8 @@ from auxlight.datamodules import (
 )
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
+from auxlight.hypergradient import DoubleBackward, LookAheadGradient, NeumannGradient
+from auxlight.influence import FiniteDifference, ForwardMode
 from auxlight.labelers import AgentLabels, HumanLabels, Labeler, LabelNetwork, RandomLabels, UniformLabels
 from auxlight.modules import AuxiLearnModule, AuxiliaryClassifier, MAXLModule, MultiHeadVGG
 from auxlight.networks import VGG
@@ -31,14 +33,19 @@ __all__ = [
     "CIFAR100SuperclassDataModule",
     "Combiner",
     "DigitsDataModule",
+    "DoubleBackward",
+    "FiniteDifference",
+    "ForwardMode",
     "HumanLabels",
     "ImageDataModule",
     "InputError",
     "LabelHierarchy",
     "LabelNetwork",
     "Labeler",
+    "LookAheadGradient",
     "MAXLModule",
     "MultiHeadVGG",
+    "NeumannGradient",
     "NpzDataModule",
     "RLAuxCallback",
     "RandomLabels",

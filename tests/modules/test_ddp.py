@@ -1,0 +1,191 @@
+"""Two processes, each of which is a device to Lightning; they meet over a file, so that no port can be taken."""
+
+import copy
+import os
+import time
+from datetime import timedelta
+from functools import partial
+from multiprocessing import connection, get_context
+
+import lightning as L
+import pytest
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.optim import SGD
+
+from auxlight import AuxiLearnModule, DigitsDataModule, ImageDataModule, LabelHierarchy, LabelNetwork, MAXLModule
+from auxlight.datamodules.images import ImageSet
+from auxlight.distributed import mean_over_devices
+from auxlight.hypergradient import NeumannGradient
+
+TRAINER = {
+    "accelerator": "cpu",
+    "max_epochs": 2,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+DEADLINE = 180  # seconds for both processes, after which they are deadlocked
+
+
+def on_two_devices(work, folder):
+    """What `work` returns in each of two processes."""
+    spawn = get_context("spawn")
+    processes = [spawn.Process(target=on_device, args=(work, rank, folder), daemon=True) for rank in range(2)]
+    end = time.monotonic() + DEADLINE
+    try:
+        for process in processes:
+            process.start()
+        running = list(processes)
+        while running and not any(process.exitcode for process in processes):
+            if not connection.wait([process.sentinel for process in running], timeout=end - time.monotonic()):
+                pytest.fail(f"{work.__name__}: not done within {DEADLINE} s")
+            running = [process for process in running if process.is_alive()]
+    finally:
+        for process in processes:  # one that waits for the other would wait on
+            process.kill()
+            process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def on_device(work, rank, folder):
+    os.environ["LOCAL_RANK"] = str(rank)  # Lightning then starts no process itself
+    torch.set_num_threads(1)
+    meeting = {"init_method": (folder / "meeting").as_uri(), "timeout": timedelta(seconds=DEADLINE)}
+    dist.init_process_group("gloo", rank=rank, world_size=2, **meeting)
+    torch.save(work(), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def fitted(module, data, devices, **arguments):
+    """Parameters before and after."""
+    before = copy.deepcopy(dict(module.named_parameters()))
+    L.Trainer(devices=devices, strategy="ddp" if devices > 1 else "auto", **TRAINER, **arguments).fit(module, data)
+    return {name: (before[name].detach(), p.detach()) for name, p in module.named_parameters()}
+
+
+DIGITS = {
+    "two passes": (MAXLModule, {}, 0.0),
+    "two passes, labels made twice": (MAXLModule, {"recompute_labels": True}, 0.0),
+    "fused": (MAXLModule, {"fused": True}, 0.0),
+    "two steps ahead": (MAXLModule, {"lookahead_steps": 2}, 0.2),
+    "AuxiLearn": (AuxiLearnModule, {"label_interval": 2}, 0.2),
+}
+
+
+def fit_digits():
+    after = {}
+    for name, (module, arguments, meta_split) in DIGITS.items():
+        L.seed_everything(dist.get_rank(), verbose=False)  # the devices begin with networks of their own
+        labels = LabelNetwork(weighted=True)
+        data = DigitsDataModule(num_train=200, batch_size=25, meta_split=meta_split)
+        model = module(data.hierarchy, labeler=labels, depth=11, width=0.0625, **arguments)
+        L.seed_everything(0, verbose=False)
+        after[name] = fitted(model, data, devices=2)
+    return after
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return on_two_devices(fit_digits, tmp_path_factory.mktemp("digits"))
+
+
+@pytest.mark.parametrize("method", DIGITS)
+def test_the_networks_of_two_devices_move_together(method, digits):
+    one, other = (device[method] for device in digits)
+    for name, (before, after) in one.items():
+        assert torch.equal(after, other[name][1]), name
+        assert not torch.equal(before, after), name
+
+
+class Trunk(nn.Module):
+    """Without batch norm, which would normalise by the images of a device."""
+
+    feature_dim = 8
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Tanh(), nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, image):
+        return self.layers(image).flatten(1)
+
+
+class Images(ImageDataModule):
+    """Batches of 20: every second image of each on the one device, the others on the other."""
+
+    def __init__(self, devices, meta_split):
+        splits = {"val_split": 0.2, "meta_split": meta_split}
+        super().__init__(LabelHierarchy((2, 3)), batch_size=20 // devices, crop_padding=0, flip=False, **splits)
+
+    def load_split(self, train):
+        random = torch.Generator().manual_seed(0)
+        primary = torch.randint(2, (100,), generator=random)
+        return ImageSet(torch.randint(256, (100, 3, 8, 8), generator=random, dtype=torch.uint8), primary)
+
+
+STEPS = {
+    "one step": (MAXLModule, {}, 0.0),
+    "one step, normalised": (MAXLModule, {"normalize_hypergradient": True}, 0.0),
+    "fused": (MAXLModule, {"fused": True}, 0.0),
+    "fused, normalised": (MAXLModule, {"fused": True, "normalize_hypergradient": True}, 0.0),
+    "fused, clipped": (MAXLModule, {"fused": True, "clip_grad_norm": 0.01, "label_clip_grad_norm": 0.01}, 0.0),
+    "two steps, held out": (MAXLModule, {"lookahead_steps": 2}, 0.5),
+    "two steps, normalised": (MAXLModule, {"lookahead_steps": 2, "normalize_hypergradient": True}, 0.0),
+    "Neumann": (AuxiLearnModule, {"hypergradient": NeumannGradient(eta=0.1), "label_interval": 1}, 0.5),
+}
+
+
+def fit_images(method, devices):
+    module, arguments, meta_split = STEPS[method]
+    L.seed_everything(0, verbose=False)
+    model = module(
+        (2, 3),
+        trunk=Trunk(),
+        labeler=LabelNetwork(weighted=True, trunk=Trunk()),
+        entropy_weight=0.2,
+        optimizer=partial(SGD, lr=0.5, momentum=0.9, weight_decay=0.1),
+        label_optimizer=partial(SGD, lr=1.0, weight_decay=0.01),
+        **arguments,
+    )
+    return fitted(model, Images(devices, meta_split), devices, precision="64-true")
+
+
+def fit_all_images():
+    return {method: fit_images(method, devices=2) for method in STEPS}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return on_two_devices(fit_all_images, tmp_path_factory.mktemp("images"))
+
+
+@pytest.mark.parametrize("method", STEPS)
+def test_two_devices_step_as_one_does_on_all_their_images(method, images):
+    whole = fit_images(method, devices=1)
+    for device in images:
+        for name, (before, after) in whole.items():
+            step = after - before
+            torch.testing.assert_close(device[method][name][1] - before, step, rtol=1e-9, atol=1e-12)
+            assert step.abs().max() > 1e-5, name
+
+
+def means():
+    own = dist.get_rank() + 1.0
+    tensors = {
+        "scalar": torch.tensor(own),
+        "strided": torch.full((3, 2), own, dtype=torch.float64).T,
+        "half": torch.full((1, 0, 2), own, dtype=torch.bfloat16),
+        "empty": torch.full((4,), own, dtype=torch.bfloat16),
+    }
+    return tensors, mean_over_devices(tensors)
+
+
+def test_a_mean_over_devices_keeps_names_shapes_and_dtypes(tmp_path):
+    for tensors, averaged in on_two_devices(means, tmp_path):
+        assert list(averaged) == list(tensors)
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(averaged[name], torch.full_like(tensor, 1.5), rtol=0, atol=0)
