@@ -10,8 +10,8 @@ D the directional derivative: one forward-mode pass yields all B × K numbers, w
 MAXL's and WA-MAXL's hypergradient; along −H⁻¹∇L_pri, with H the Hessian of the training loss, they are AuxiLearn's
 (`auxlight.hypergradient`).
 
-A *network* here is any module with forward(image, primary) → primary losses (B,), auxiliary losses (B, K) of every
-class. Its parameters and buffers (batch norm's statistics) are read, never written.
+A *network* here is any module with forward(batch) → primary losses (B,), auxiliary losses (B, K) of every class. Its
+parameters and buffers (batch norm's statistics) are read, never written.
 """
 
 import re
@@ -38,7 +38,7 @@ def trainable(network: nn.Module) -> dict[str, Tensor]:
 def losses_at(network: nn.Module, parameters: Parameters, batch: Batch) -> tuple[Tensor, Tensor]:
     """Primary (B,) and auxiliary (B, K) losses at other parameters; the network's buffers stay as they are."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    primary, auxiliary = functional_call(network, {**buffers, **parameters}, (batch.image, batch.primary))
+    primary, auxiliary = functional_call(network, {**buffers, **parameters}, (batch,))
     return primary, auxiliary
 
 

@@ -33,12 +33,13 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    if not training:
-        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     x, x_tangent = _unpack(input)
     gamma, gamma_tangent = _unpack(weight)
     beta, beta_tangent = _unpack(bias)
     statistics = (running_mean, running_var)
+    constant = x_tangent is None and gamma_tangent is None and beta_tangent is None
+    if constant or not training or not _is_valid(x, *statistics, gamma, beta):
+        return F.batch_norm(input, *statistics, weight, bias, training, momentum, eps)
     output, mean, inverse_std = torch.native_batch_norm(x, gamma, beta, *statistics, True, momentum, eps)  # type: ignore[arg-type]
     tangent = torch.zeros_like(output)
     if x_tangent is not None:
@@ -54,3 +55,10 @@ def _batch_norm(
 
 def _unpack(tensor: Tensor | None) -> tuple[Any, Any]:
     return (None, None) if tensor is None else forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+
+
+def _is_valid(x: Tensor, *per_channel: Tensor | None) -> bool:
+    """Whether torch would take these; if not, its own function says why."""
+    if x.ndim < 2 or x.numel() <= x.shape[1]:
+        return False
+    return all(tensor is None or tensor.numel() == x.shape[1] for tensor in per_channel)

@@ -39,9 +39,9 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.primary, self.auxiliary = nn.Linear(4, 2), nn.Linear(4, 6)
 
-    def forward(self, image, primary):
-        features = self.dropout(self.second(torch.tanh(self.first(self.frozen(self.trunk(image))))))
-        return focal_loss(self.primary(features), primary, 2.0), class_losses(self.auxiliary(features), 2.0)
+    def forward(self, batch):
+        features = self.dropout(self.second(torch.tanh(self.first(self.frozen(self.trunk(batch.image))))))
+        return focal_loss(self.primary(features), batch.primary, 2.0), class_losses(self.auxiliary(features), 2.0)
 
 
 def problem(dtype=torch.float64, size=8, **network):
@@ -60,7 +60,7 @@ def started(network, batch, target, lr=0.3, **arguments):
     optimizer = SGD((p for p in network.parameters() if p.requires_grad), lr=lr, **arguments)
     for _ in range(2):
         optimizer.zero_grad()
-        loss_of(network(batch.image, batch.primary), target, 1.0).backward()
+        loss_of(network(batch), target, 1.0).backward()
         optimizer.step()
     return optimizer
 
@@ -134,7 +134,7 @@ def test_steps_that_were_taken_really_have_the_gradient_of_a_look_ahead():
     before = ahead.step.start(network)
     before = before._replace(parameters={name: value.clone() for name, value in before.parameters.items()})
     optimizer.zero_grad()
-    loss_of(network(batch.image, batch.primary), target, 0.7).backward()
+    loss_of(network(batch), target, 0.7).backward()
     optimizer.step()
     rules = ahead.step.rules(network)
     got = LookAheadGradient().of_steps(ahead, rules, [before, ahead.step.start(network)])
@@ -148,9 +148,9 @@ def test_exact_is_double_backward_on_vgg16():
             self.trunk = VGG(16, 0.0625)
             self.primary, self.auxiliary = nn.Linear(32, 4), nn.Linear(32, 20)
 
-        def forward(self, image, primary):
-            features = self.trunk(image)
-            return focal_loss(self.primary(features), primary), class_losses(self.auxiliary(features))
+        def forward(self, batch):
+            features = self.trunk(batch.image)
+            return focal_loss(self.primary(features), batch.primary), class_losses(self.auxiliary(features))
 
     torch.manual_seed(0)
     network = Joint()
@@ -172,10 +172,10 @@ def test_exact_agrees_with_redoing_the_step_on_a_perturbed_target(arguments):
     def loss_after_a_real_step(perturbed):
         again, stepper = copy.deepcopy((network, optimizer))
         stepper.zero_grad()
-        loss_of(again(batch.image, batch.primary), perturbed, 0.7).backward()
+        loss_of(again(batch), perturbed, 0.7).backward()
         stepper.step()
         with torch.no_grad():
-            return float(again(meta.image, meta.primary)[0].mean())
+            return float(again(meta)[0].mean())
 
     assert loss_after_a_real_step(target) == pytest.approx(float(exact.loss), rel=1e-12)
     h = 1e-4
@@ -278,11 +278,11 @@ class Quadratic(nn.Module):
         self.curvatures = [curvature() for _ in range(classes + 1)]
         self.centres = [random(size) for _ in range(classes + 1)]
 
-    def forward(self, image, primary):
+    def forward(self, batch):
         bowls = [
             0.5 * (self.theta - c) @ a @ (self.theta - c) for a, c in zip(self.curvatures, self.centres, strict=True)
         ]
-        ones = torch.ones(len(image), dtype=torch.float64)
+        ones = torch.ones(len(batch.image), dtype=torch.float64)
         return bowls[0] * ones, torch.stack(bowls[1:]) * ones[:, None]
 
 
@@ -337,8 +337,8 @@ class NoForwardMode(torch.autograd.Function):
 
 def test_an_operation_without_forward_mode_gets_a_sentence():
     class Odd(Network):
-        def forward(self, image, primary):
-            return super().forward(NoForwardMode.apply(image * self.first.weight.sum()), primary)
+        def forward(self, batch):
+            return super().forward(batch._replace(image=NoForwardMode.apply(batch.image * self.first.weight.sum())))
 
     torch.manual_seed(0)
     network, (_, batch, _, target) = Odd().double(), problem()

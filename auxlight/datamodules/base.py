@@ -158,13 +158,17 @@ class ImageDataModule(L.LightningDataModule):
             )
         self.setup()
         dataset = self._splits[split]
+        if not len(dataset):
+            raise InputError(f"`{split}_split` must be above 0 for images to be held out. Found {split}_split=0.")
+        devices = self.trainer.world_size if self.trainer else 1
+        share = max(1, len(dataset) // devices) if split == "meta" else len(dataset)
         sampler = BatchSampler(
             dataset,
-            min(self.batch_size if batch_size is None else batch_size, len(dataset)),
+            min(self.batch_size if batch_size is None else batch_size, share),
             train=train,
             seed=global_seed(),
             stream=stream,
-            num_replicas=self.trainer.world_size if self.trainer else 1,
+            num_replicas=devices,
             rank=self.trainer.global_rank if self.trainer else 0,
         )
         if train and not len(sampler):

@@ -83,7 +83,7 @@ class LabelNetwork(Labeler):
         probabilities = masked_softmax(logits, self.mask[batch.primary])
         if self.hard:
             chosen = nn.functional.one_hot(probabilities.argmax(1), probabilities.shape[1]).to(probabilities)
-            probabilities = chosen + probabilities - probabilities.detach()
+            probabilities = chosen + (probabilities - probabilities.detach())
         if self.weight_head is None:
             return AuxiliaryTarget(probabilities, probabilities.new_ones(len(probabilities)))
         weight = sample_weight(self.weight_head(features).squeeze(1).sigmoid())

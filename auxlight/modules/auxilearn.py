@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Unpack
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import SGD
 
@@ -61,6 +62,14 @@ class AuxiLearnModule(BilevelModule):
             raise InputError(
                 "AuxiLearnModule judges labels on held-out training images. Found meta_split=0: set `data.meta_split` "
                 "to their share, such as 0.05."
+            )
+
+    def on_train_start(self) -> None:
+        """Say so where the label network will not learn."""
+        if self.label_interval > self.trainer.estimated_stepping_batches:
+            rank_zero_warn(
+                f"The label network steps every {self.label_interval} steps, but the run has only "
+                f"{self.trainer.estimated_stepping_batches}: its labels will not be learned. Lower `label_interval`."
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -69,7 +69,7 @@ class BilevelModule(TwoOptimizers):
             entry. It is tiny (a step's rate times a batch's share), so that a label network that starts near uniform
             stays there.
         recompute_labels: run the label network a second time rather than hold its graph during the look-ahead: less
-            memory for the time of one forward pass.
+            memory for the time of one forward pass. Without effect on a shared trunk.
         label_scheduler: of the label network, stepped each epoch.
         clip_grad_norm: of the main network.
         label_clip_grad_norm: of the label network.
@@ -156,6 +156,11 @@ class BilevelModule(TwoOptimizers):
                 f"{name} draws images beside the training loop and needs an auxlight data module. Found none: "
                 "subclass ImageDataModule."
             )
+        self._streams = {}
+
+    def on_fit_end(self) -> None:
+        """Let go of the data module."""
+        self._streams = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """θ's step on the label network's present labels."""
@@ -191,7 +196,7 @@ class BilevelModule(TwoOptimizers):
 
     def generate(self, batches: Sequence[Batch]) -> list[AuxiliaryTarget]:
         """The label network's targets: with their graph, unless it is to be recomputed."""
-        if not self.recompute_labels:
+        if not self._recomputes():
             return [self._generate(batch) for batch in batches]
         with torch.no_grad(), kept_buffers(self.label_network):
             return [self._generate(batch) for batch in batches]
@@ -213,7 +218,7 @@ class BilevelModule(TwoOptimizers):
         """φ's step along a gradient with respect to its targets."""
         _, label = self.plain_optimizers()
         slopes: Sequence[TargetGradient] = meta.targets
-        if self.recompute_labels:
+        if self._recomputes():
             targets = [self._generate(batch) for batch in batches]
         if self.normalize_hypergradient:
             masks = [self.label_network.mask[batch.primary] for batch in batches]
@@ -251,6 +256,10 @@ class BilevelModule(TwoOptimizers):
         label = self.make_optimizer(self.label_optimizer, list(self.label_network.parameters()))
         pairs = ((main, self.scheduler), (label, self.label_scheduler))
         return [main, label], [self.make_scheduler(make, optimizer) for optimizer, make in pairs if make is not None]
+
+    def _recomputes(self) -> bool:
+        # Heads on the main network's features hold next to nothing, and a fused step has moved those features.
+        return self.recompute_labels and not self.label_network.shared_trunk
 
     def _generate(self, batch: Batch) -> AuxiliaryTarget:
         with isolated_rng(self._seed("labels", batch)):

@@ -2,7 +2,6 @@
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from auxlight.batch import Batch
@@ -22,9 +21,8 @@ class JointLosses(nn.Module):
         self.focal_gamma = module.focal_gamma
         self.primary_losses = module.primary_losses
 
-    def forward(self, image: Tensor, primary: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Primary losses (B,), and auxiliary losses (B, K) of every class."""
-        features = self.trunk(image)
-        batch = Batch(image, primary, None, torch.arange(len(primary)))
+        features = self.trunk(batch.image)
         losses = self.primary_losses(self.primary_head(features), batch)
         return losses, class_losses(self.auxiliary_head(features), self.focal_gamma)

@@ -1,5 +1,6 @@
 """MAXL and WA-MAXL: a label network learns, through a step of the main network, which labels help it."""
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Unpack, cast
@@ -65,6 +66,14 @@ class MAXLModule(BilevelModule):
         self.lookahead_steps = lookahead_steps
         self.needs_data_module = not fused
 
+    def on_train_start(self) -> None:
+        """Check that the look-ahead fits into an epoch."""
+        if self.lookahead_steps > self.trainer.num_training_batches:
+            raise InputError(
+                f"`lookahead_steps` must not exceed the {self.trainer.num_training_batches} batches of an epoch. "
+                f"Found lookahead_steps={self.lookahead_steps}."
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """θ's step; fused, φ's beside it."""
         if not self.fused:
@@ -90,8 +99,9 @@ class MAXLModule(BilevelModule):
         """The second pass: φ's steps; then the schedules."""
         if not self.fused:
             batches = cast(ImageDataModule, self.data).training_batches("meta", self.current_epoch)
-            for _ in range(int(self.trainer.num_training_batches) // self.lookahead_steps):
-                self.label_step([next(batches) for _ in range(self.lookahead_steps)])
+            batches = itertools.islice(batches, int(self.trainer.num_training_batches))
+            for group in zip(*[batches] * self.lookahead_steps, strict=False):
+                self.label_step(group)
         super().on_train_epoch_end()
 
     def _step_is_the_look_ahead(self) -> bool:

@@ -257,3 +257,120 @@ def test_hyperparameters_are_plain_values(module, write, tmp_path):
     data = module(tmp_path, batch_size=7, num_train=20)
     assert data.hparams["root"] == str(tmp_path)
     assert data.hparams["batch_size"] == 7 and data.hparams["num_train"] == 20
+
+
+# --- images on which no network trains
+
+
+def on_a_device(data, rank=0, devices=1):
+    strategy = SimpleNamespace(batch_to_device=lambda raw: data.on_after_batch_transfer(raw, 0))
+    plugin = SimpleNamespace(convert_input=lambda batch: batch)
+    data.trainer = SimpleNamespace(
+        world_size=devices, global_rank=rank, strategy=strategy, precision_plugin=plugin, overfit_batches=0
+    )
+    return data
+
+
+def held_out_split(data):
+    return [indices(data.loader(name)) for name in ("train", "meta", "val")]
+
+
+@pytest.mark.parametrize("meta_split", [0.1, 1 / 3, 0.9])
+def test_held_out_images_come_from_training_and_leave_validation(cifar10, meta_split):
+    train, meta, val = held_out_split(cifar10(meta_split=meta_split, batch_size=1))
+    assert len(meta) == round(30 * meta_split)
+    assert sorted(train + meta + val) == list(range(40))
+    assert val == split(cifar10())[1]
+
+
+@pytest.mark.parametrize("num_train", [20, 30])
+def test_the_number_of_training_images_counts_held_out_ones(cifar10, arrays, num_train):
+    labels = arrays("cifar10")["train_labels"]
+    train, meta, val = held_out_split(cifar10(meta_split=10 / num_train, num_train=num_train))
+    assert len(train) + len(meta) == num_train and len({*train, *meta, *val}) == num_train + 10
+    assert sorted(train + meta) == sorted(split(cifar10(num_train=num_train))[0])
+    assert sorted(labels[meta].tolist()) == list(range(10))  # one of each class
+    assert np.bincount(labels[train]).tolist() == [num_train // 10 - 1] * 10
+
+
+def test_held_out_images_are_stratified_by_human_sub_labels():
+    data = DigitsDataModule(meta_split=0.2)
+    data.setup()
+    train, meta = (
+        np.bincount(np.concatenate([batch.auxiliary for batch in data.loader(name)])) for name in ("train", "meta")
+    )
+    assert len(meta) == 10
+    assert (abs(meta - 0.2 * (train + meta)) < 1).all()
+
+
+def test_the_modules_seed_chooses_the_held_out_images(cifar10):
+    first, again, other = (held_out_split(cifar10(meta_split=1 / 3, seed=seed)) for seed in (1, 1, 2))
+    assert first == again and first[1] != other[1]
+    whole = cifar10(meta_split=1 / 3)
+    L.seed_everything(1, verbose=False)
+    assert held_out_split(cifar10(meta_split=1 / 3)) == held_out_split(whole)
+
+
+def test_none_are_held_out_by_default(cifar10):
+    train, val = split(cifar10(meta_split=0))
+    assert sorted(train + val) == list(range(40)) and split(cifar10()) == [train, val]
+
+
+def test_held_out_images_that_there_are_none_of_are_refused(cifar10, refused):
+    with refused("`meta_split`"):
+        next(on_a_device(cifar10()).training_batches("meta", 0, split="meta"))
+
+
+def test_batches_beside_the_loop_are_of_the_split_asked_for(cifar10):
+    data = on_a_device(cifar10(meta_split=1 / 3, batch_size=5))
+    train, meta, _ = held_out_split(data)
+    for arguments, images in (({}, train), ({"split": "train"}, train), ({"split": "meta"}, meta)):
+        batches = list(data.training_batches("some", 0, **arguments))
+        assert [len(batch.index) for batch in batches] == [5] * (len(images) // 5)
+        assert sorted(indices(batches)) == sorted(images) and indices(batches) != images  # shuffled
+        assert all(isinstance(batch, Batch) and batch.image.dtype == torch.float32 for batch in batches)
+    asked = [("a", 0), ("a", 0), ("a", 1), ("b", 0)]
+    orders = [indices(data.training_batches(stream, epoch, split="meta")) for stream, epoch in asked]
+    assert orders[0] == orders[1] and len({*map(tuple, orders)}) == 3
+
+
+def test_a_batch_larger_than_the_held_out_split_is_capped(cifar10):
+    data = on_a_device(cifar10(meta_split=1 / 3, batch_size=15))
+    (batch,) = data.training_batches("some", 0, split="meta")
+    assert sorted(batch.index.tolist()) == sorted(indices(data.loader("meta"))) and len(batch.index) == 10
+    assert [len(b.index) for b in data.training_batches("some", 0, 4, "meta")] == [4, 4]
+    assert [len(b.index) for b in data.training_batches("some", 0, 100, "meta")] == [10]
+
+
+def test_held_out_images_are_augmented_as_training_images_are(cifar10):
+    data = on_a_device(cifar10(meta_split=1 / 3))
+    plain = {i: image for b in data.loader("meta") for i, image in zip(b.index.tolist(), b.image, strict=True)}
+    (batch,) = data.training_batches("some", 0, 10, "meta")
+    as_it_is = torch.stack([plain[i] for i in batch.index.tolist()])
+    changed = (batch.image - (as_it_is / 255 - 0.5) / 0.2).flatten(1).abs().amax(1) > 1e-3
+    assert changed.sum() >= 8
+
+
+@pytest.mark.parametrize("meta_split", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
+def test_a_held_out_share_out_of_range_is_refused_at_once(meta_split, refused):
+    with refused("`meta_split`", "between 0 (none) and 1", f"meta_split={meta_split}"):
+        CIFAR10DataModule(meta_split=meta_split)
+
+
+@pytest.mark.parametrize("meta_split", [0.01, 0.99])
+def test_a_held_out_share_that_leaves_nothing_on_a_side_is_refused(meta_split, cifar10, refused):
+    with refused("`meta_split`", "at least one image on either side", f"meta_split={meta_split}", "30 images"):
+        cifar10(meta_split=meta_split, batch_size=1)
+
+
+def test_a_batch_larger_than_what_the_held_out_images_leave_is_refused(cifar10, refused):
+    with refused("`batch_size`", "20 training images", "batch_size=21"):
+        cifar10(meta_split=1 / 3, batch_size=21)
+
+
+def test_two_devices_hold_out_shares_of_one_split(cifar10):
+    shares = []
+    for rank in range(2):
+        data = on_a_device(cifar10(meta_split=1 / 3, batch_size=5), rank, devices=2)
+        shares += indices(data.training_batches("some", 0, split="meta"))
+    assert sorted(shares) == sorted(held_out_split(cifar10(meta_split=1 / 3))[1])

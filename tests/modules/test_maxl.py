@@ -79,7 +79,7 @@ def test_the_label_networks_gradient_is_that_of_the_whole_pipeline(weighted, opt
     slopes = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
     decay = optimizer.keywords.get("weight_decay", 0)
     ahead = {name: p - 0.5 * (g + decay * p) for (name, p), g in zip(theta.items(), slopes, strict=True)}
-    primary, _ = torch.func.functional_call(network, ahead, (batch.image, batch.primary))
+    primary, _ = torch.func.functional_call(network, ahead, (batch,))
     meta = primary.mean() + 0.2 * batch_entropy(target.probabilities)
     parameters = dict(again.label_network.named_parameters())
     expected = torch.autograd.grad(meta, list(parameters.values()))
