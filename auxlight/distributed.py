@@ -12,4 +12,6 @@ def mean_over_devices(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
     dist.all_reduce(flat)
     parts = torch.split(flat / dist.get_world_size(), [tensor.numel() for tensor in tensors.values()])
-    return {name: part.view_as(tensor) for (name, tensor), part in zip(tensors.items(), parts, strict=True)}
+    return {
+        name: part.view_as(tensor).to(tensor.dtype) for (name, tensor), part in zip(tensors.items(), parts, strict=True)
+    }

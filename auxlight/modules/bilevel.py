@@ -177,8 +177,14 @@ class BilevelModule(TwoOptimizers):
             self.step_scheduler(self.plain_optimizers()[0])
         return loss.detach()
 
+    def on_validation_start(self) -> None:
+        """Evaluate with the statistics that a checkpoint will hold."""
+        if self.trainer.state.fn == "fit":
+            self._share_statistics()
+
     def on_train_epoch_end(self) -> None:
         """Step the schedules."""
+        self._share_statistics()
         main, label = self.plain_optimizers()
         if self.scheduler_interval == "epoch":
             self.step_scheduler(main)
@@ -280,6 +286,14 @@ class BilevelModule(TwoOptimizers):
             clip_grad_norm_(parameters, clip_norm)
 
     @torch.no_grad()
+    def _share_statistics(self) -> None:
+        # With manual optimisation DDP shares no buffers: batch norm's statistics would drift apart.
+        buffers = {name: buffer for name, buffer in self.named_buffers() if buffer.is_floating_point()}
+        if self.trainer.world_size > 1 and buffers:
+            for name, mean in self.average(buffers).items():
+                buffers[name].copy_(mean)
+
+    @torch.no_grad()
     def _log_labels(self, targets: Sequence[AuxiliaryTarget], meta_loss: Tensor) -> None:
         probabilities, weight = (torch.cat(parts) for parts in zip(*targets, strict=True))
         means = {
@@ -287,10 +301,12 @@ class BilevelModule(TwoOptimizers):
             "labels/entropy": torch.stack([-batch_entropy(target.probabilities) for target in targets]).mean(),
             "labels/image_entropy": torch.special.entr(probabilities).sum(1).mean(),
             "labels/top_probability": probabilities.max(1).values.mean(),
-            "labels/weight_mean": weight.mean(),
         }
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(weight), "sync_dist": True}
         self.log_dict(means, **options)
+        if not self.label_network.weighted:
+            return
+        self.log("labels/weight_mean", weight.mean(), **options)
         self.log("labels/weight_min", weight.min(), reduce_fx="min", **options)
         self.log("labels/weight_max", weight.max(), reduce_fx="max", **options)
 

@@ -179,7 +179,7 @@ class AuxiliaryClassifier(L.LightningModule):
             logged["train/auxiliary_loss"] = torch.stack(losses.auxiliary_means()).sum()
             weights = torch.cat(losses.weights)
             logged |= {"train/weight_mean": weights.mean(), "train/weight_std": weights.std(correction=0)}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.primary))
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.primary), sync_dist=True)
         self._update_metrics("train", features, logits, batch)
         return loss
 

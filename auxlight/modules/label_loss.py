@@ -45,14 +45,16 @@ def normalized(slopes: Sequence[TargetGradient], masks: Sequence[Tensor], averag
         masks: (B, K) bool of each batch, the images' blocks.
         average: mean over devices.
     """
-    squares = []
+    sums, counts = [], []
     for slope, mask in zip(slopes, masks, strict=True):
         sizes = mask.sum(1, keepdim=True)
         inside = slope.probabilities * mask
         deviation = (inside - inside.sum(1, keepdim=True) / sizes) * mask
-        squares.append(torch.stack([deviation.square().sum() / sizes.sum(), slope.weight.square().mean()]))
-    everywhere = average({"squares": torch.stack(squares).mean(0)})["squares"]
-    labels, weights = everywhere.clamp_min(torch.finfo(everywhere.dtype).tiny).rsqrt()
+        sums.append(torch.stack([deviation.square().sum(), slope.weight.square().sum()]))
+        counts.append(torch.stack([sizes.sum(), sizes.new_tensor(len(sizes))]))
+    total = average({"sums": torch.stack(sums).sum(0), "counts": torch.stack(counts).sum(0).to(sums[0])})
+    squares = total["sums"] / total["counts"]
+    labels, weights = squares.clamp_min(torch.finfo(squares.dtype).tiny).rsqrt()
     return [
         TargetGradient(slope.probabilities * labels / len(mask), slope.weight * weights / len(mask))
         for slope, mask in zip(slopes, masks, strict=True)
