@@ -182,9 +182,21 @@ class BilevelModule(TwoOptimizers):
         if self.trainer.state.fn == "fit":
             self._share_statistics()
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """After the last batch of an epoch, whatever the devices have to do together.
+
+        `on_train_epoch_end` is too late: there the progress bar of the first device already waits for the others to
+        average their metrics.
+        """
+        if self.trainer.is_last_batch:
+            self.finish_pass()
+
+    def finish_pass(self) -> None:
+        """Once the last batch of an epoch is done."""
+        self._share_statistics()
+
     def on_train_epoch_end(self) -> None:
         """Step the schedules."""
-        self._share_statistics()
         main, label = self.plain_optimizers()
         if self.scheduler_interval == "epoch":
             self.step_scheduler(main)

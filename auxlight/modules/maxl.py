@@ -95,14 +95,14 @@ class MAXLModule(BilevelModule):
             self.learn([batch], targets, meta)
         return loss
 
-    def on_train_epoch_end(self) -> None:
-        """The second pass: φ's steps; then the schedules."""
+    def finish_pass(self) -> None:
+        """The second pass: φ's steps."""
         if not self.fused:
             batches = cast(ImageDataModule, self.data).training_batches("meta", self.current_epoch)
             batches = itertools.islice(batches, int(self.trainer.num_training_batches))
             for group in zip(*[batches] * self.lookahead_steps, strict=False):
                 self.label_step(group)
-        super().on_train_epoch_end()
+        super().finish_pass()
 
     def _step_is_the_look_ahead(self) -> bool:
         """Whether θ's step ends where the look-ahead would."""

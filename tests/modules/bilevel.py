@@ -81,7 +81,7 @@ def one_label_step(module, batches):
     """What `label_step` on these batches subtracts from the label network, whose optimizer is plain SGD at rate 1."""
     start = {name: p.detach().clone() for name, p in module.label_network.named_parameters()}
     module.training_step = lambda *_: module.label_step(batches)
-    module.on_fit_start = module.on_train_epoch_end = lambda: None
+    module.on_fit_start = module.finish_pass = lambda: None
     L.Trainer(max_epochs=1, limit_train_batches=1, **TRAINER).fit(
         module, torch.utils.data.DataLoader(torch.zeros(2, 1))
     )

@@ -159,9 +159,9 @@ def test_a_label_network_on_the_main_trunk_learns(fused):
 @pytest.mark.parametrize("recompute_labels", [False, True])
 def test_the_second_pass_of_a_shared_trunk_leaves_the_main_network_and_its_statistics(recompute_labels):
     class Watched(MAXLModule):
-        def on_train_epoch_end(self):
+        def finish_pass(self):
             before = state(self)
-            super().on_train_epoch_end()
+            super().finish_pass()
             changed = {name for name, value in state(self).items() if not torch.equal(value, before[name])}
             assert changed and all(".labeler." in name for name in changed)
             self.checked = True

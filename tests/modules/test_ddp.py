@@ -26,7 +26,7 @@ TRAINER = {
     "num_sanity_val_steps": 0,
     "logger": False,
     "enable_checkpointing": False,
-    "enable_progress_bar": False,
+    "enable_progress_bar": True,
     "enable_model_summary": False,
 }
 DEADLINE = 180  # seconds for both processes, after which they are deadlocked

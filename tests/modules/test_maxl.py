@@ -55,7 +55,7 @@ def one_label_step(module, batches):
         assert all(p.grad is None for p in module.parameters())
 
     module.training_step = training_step
-    module.on_train_epoch_end = lambda: None
+    module.finish_pass = lambda: None
     module.needs_data_module = False
     trainer.fit(module, torch.utils.data.DataLoader(torch.zeros(2, 1)))
     return {name: start[name] - p.detach() for name, p in module.label_network.named_parameters()}
@@ -152,9 +152,9 @@ def test_both_networks_learn_and_report(fused):
 
 def test_the_second_pass_leaves_the_main_network():
     class Watched(MAXLModule):
-        def on_train_epoch_end(self):
+        def finish_pass(self):
             before = parts(copy.deepcopy(self.state_dict()), labeler=False)
-            super().on_train_epoch_end()
+            super().finish_pass()
             after = parts(self.state_dict(), labeler=False)
             assert all(torch.equal(before[name], after[name]) for name in before)
             self.checked = True
