@@ -76,12 +76,13 @@ class AuxlightCLI(LightningCLI):
         checkpoint = callback if isinstance(callback, ModelCheckpoint) else None
         best = checkpoint.best_model_path if checkpoint else ""
         self.trainer.test(self.model, self.datamodule, ckpt_path=best or None)
+        logs = self.trainer.log_dir  # asks all devices
         if self.trainer.is_global_zero and checkpoint:
             tested = f"{best} (best {checkpoint.monitor})" if best else "the network after the last epoch"
             print(f"Tested:      {tested}")
             print(f"Checkpoints: {checkpoint.dirpath}")
-            if self.trainer.log_dir:
-                print(f"TensorBoard: tensorboard --logdir {self.trainer.log_dir}")
+            if logs:
+                print(f"TensorBoard: tensorboard --logdir {logs}")
 
 
 def _block_sizes(hierarchy: LabelHierarchy) -> list[int]:

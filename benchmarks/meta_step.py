@@ -9,8 +9,8 @@ side in a process of its own) is what the step adds to the resident memory of th
 
 Counted in forward passes f of the main network (backward 2f), a single step is 3f; MAXL's second pass is 3f each for
 label network, look-ahead, ∇L_pri(θ⁺) and the forward-mode pass (three convolutions for each of the network's). So an
-epoch of two passes, with labels at f for the first, is 16f = 5.3 single-task epochs, and a fused one 12f = 4: keeping the
-convolutions' outputs for the forward-mode pass would save f of either and cost a third of a step's memory.
+epoch of two passes, with labels at f for the first, is 16f = 5.3 single-task epochs, and a fused one 12f = 4; keeping
+the convolutions' outputs for the forward-mode pass would save f of either and cost a third of a step's memory.
 
 Targets: an epoch of two passes ≤ 4.8 single-task epochs, fused ≤ 3.8; exact ≤ 0.75 × the time of double backward; peak
 memory of the exact step ≤ 2.2 × a single step's, ≤ 1.3 with the label network's forward recomputed.

@@ -2,10 +2,13 @@
 
 import copy
 import os
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from functools import partial
 from multiprocessing import connection, get_context
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -179,3 +182,22 @@ def test_a_mean_over_devices_keeps_names_shapes_and_dtypes(tmp_path):
         assert list(averaged) == list(tensors)
         for name, tensor in tensors.items():
             torch.testing.assert_close(averaged[name], torch.full_like(tensor, 1.5), rtol=0, atol=0)
+
+
+def test_the_command_line_trains_and_tests_on_two_devices(tmp_path):
+    configs = Path(__file__).parents[2] / "configs"
+    words = [sys.executable, "-m", "auxlight", "fit"]
+    for name in ("maxl", "data/digits", "small"):
+        words += ["--config", str(configs / f"{name}.yaml")]
+    words += [
+        "--trainer.devices=2",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=2",
+        "--model.width=0.0625",
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    run = subprocess.run(
+        words, cwd=tmp_path, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=180
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "Tested:" in run.stdout and run.stdout.count("TensorBoard:") == 1
