@@ -1,7 +1,9 @@
 """How the primary loss after training on targets depends on those targets: the signal a label network learns from."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -91,7 +93,13 @@ class MetaProblem:
 
 
 class Hypergradient(ABC):
-    """An estimator of the gradient of the primary loss, after training on targets, with respect to those targets."""
+    """An estimator of the gradient of the primary loss, after training on targets, with respect to those targets.
+
+    Attributes:
+        one_device: whether it leaves `MetaProblem.average` unused.
+    """
+
+    one_device = False
 
     @abstractmethod
     def __call__(self, problem: MetaProblem) -> MetaGradient:
@@ -130,7 +138,7 @@ class LookAheadGradient(Hypergradient):
         Args:
             problem: whose steps they are.
             rules: by which they were taken.
-            positions: before each step, and after the last; used up.
+            positions: before each step, and after the last; emptied, so that each is let go once it has been used.
         """
         loss, slope = problem.meta_gradient(positions.pop().parameters)
         adjoint = Position(slope, dict.fromkeys(slope))
@@ -156,6 +164,8 @@ class DoubleBackward(Hypergradient):
     It knows one device only.
     """
 
+    one_device = True
+
     @torch.enable_grad()
     def __call__(self, problem: MetaProblem) -> MetaGradient:
         """See `Hypergradient.__call__`."""
@@ -179,7 +189,7 @@ class NeumannGradient(Hypergradient):
 
     Args:
         terms: of the series beyond the first; AuxiLearn: 3.
-        eta: η, below 1 / largest eigenvalue of H for the series to converge; AuxiLearn: the main learning rate.
+        eta: η, below 1 / largest eigenvalue of H for the series to converge; AuxiLearn: the main learning rate, 1e-3.
         damping: added to H's diagonal.
         derivative: of the auxiliary losses along H⁻¹v; exact by default.
 
@@ -188,7 +198,7 @@ class NeumannGradient(Hypergradient):
     """
 
     def __init__(
-        self, terms: int = 3, eta: float = 1e-4, damping: float = 0.0, derivative: ClassDerivative | None = None
+        self, terms: int = 3, eta: float = 1e-3, damping: float = 0.0, derivative: ClassDerivative | None = None
     ) -> None:
         if terms < 0 or not eta > 0 or not damping >= 0:
             raise InputError(
@@ -211,7 +221,9 @@ class NeumannGradient(Hypergradient):
         slope = gradient(torch.stack(losses).mean(), leaves, create_graph=True)
         total = dict(term)
         for _ in range(self.terms):
-            product = problem.average(gradient(inner_product(slope, term), leaves, retain_graph=True))
+            with second_order():
+                product = gradient(inner_product(slope, term), leaves, retain_graph=True)
+            product = problem.average(product)
             term = {name: (1 - self.eta * self.damping) * v - self.eta * product[name] for name, v in term.items()}
             total = {name: total[name] + v for name, v in term.items()}
         del slope, losses
@@ -229,8 +241,23 @@ def mixed_products(
     slope = gradient(problem.training_loss(number, leaves, wanted), leaves, create_graph=True)
     inner = inner_product(slope, direction)
     everything = [*leaves.values(), *wanted]
-    *products, probabilities, weight = torch.autograd.grad(inner, everything, materialize_grads=True)
+    with second_order():
+        *products, probabilities, weight = torch.autograd.grad(inner, everything, materialize_grads=True)
     return TargetGradient(probabilities, weight), dict(zip(leaves, products, strict=True))
+
+
+@contextmanager
+def second_order() -> Iterator[None]:
+    """Derivatives of a gradient, with a sentence for operations that have none."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search("derivative for .* is not implemented|once_differentiable", str(error)):
+            raise
+        raise InputError(
+            "Several look-ahead steps, or a Neumann series, need second derivatives of every operation of the network. "
+            f"Found one without: {' '.join(str(error).split())[:200]} Look one step ahead, or replace the operation."
+        ) from error
 
 
 def inner_product(one: Parameters, other: Parameters) -> Tensor:

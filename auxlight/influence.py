@@ -25,6 +25,7 @@ from torch.func import functional_call
 
 from auxlight.batch import Batch
 from auxlight.errors import InputError
+from auxlight.seeding import kept_rng
 from auxlight.tangents import FusedBatchNormTangent
 
 Parameters = Mapping[str, Tensor]
@@ -75,7 +76,8 @@ class ForwardMode(ClassDerivative):
                 raise
             raise InputError(
                 "The exact hypergradient needs a forward-mode derivative of every operation of the network. "
-                f"Found one without: {' '.join(str(error).split())[:200]} Set the estimator to FiniteDifference."
+                f"Found one without: {' '.join(str(error).split())[:200]} Set the `derivative` of LookAheadGradient or "
+                "NeumannGradient to auxlight.FiniteDifference."
             ) from error
         if tangent is None:
             raise InputError("The auxiliary losses must depend on trainable parameters. Found that they do not.")
@@ -102,7 +104,8 @@ class FiniteDifference(ClassDerivative):
 
         def auxiliary(sign: int) -> Tensor:
             moved = {name: theta + sign * epsilon * direction[name] for name, theta in parameters.items()}
-            return losses_at(network, moved, batch)[1]
+            with kept_rng():  # both with the same dropout masks
+                return losses_at(network, moved, batch)[1]
 
         difference: Tensor = (auxiliary(1) - auxiliary(-1)) / (2 * epsilon)
         return difference

@@ -33,22 +33,29 @@ def derive_seed(*coordinates: int | str) -> int:
 
 
 @contextmanager
-def isolated_rng(seed: int) -> Iterator[None]:
-    """Seed the generators of torch, numpy and random for a block; afterwards all stand where they stood before."""
+def kept_rng() -> Iterator[None]:
+    """Inside this block draws come from torch, numpy and random as usual; afterwards all stand where they stood."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        # The generators themselves: torch.manual_seed also prepares every device, for a millisecond each time.
-        torch.default_generator.manual_seed(seed)
-        if devices:
-            torch.cuda.manual_seed(seed)
         try:
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+@contextmanager
+def isolated_rng(seed: int) -> Iterator[None]:
+    """`kept_rng`, seeded."""
+    with kept_rng():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        # The generators themselves: torch.manual_seed also prepares every device, for a millisecond each time.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 def hash_integers(values: Tensor, seed: int) -> Tensor:

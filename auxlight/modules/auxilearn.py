@@ -50,7 +50,7 @@ class AuxiLearnModule(BilevelModule):
     ) -> None:
         options.setdefault("aux_weight", 0.25)
         options.setdefault("label_optimizer", partial(SGD, lr=1.0, momentum=0.9))
-        super().__init__(hierarchy, hypergradient=hypergradient or NeumannGradient(eta=1e-3), **options)
+        super().__init__(hierarchy, hypergradient=hypergradient or NeumannGradient(), **options)
         if label_interval < 1:
             raise InputError(f"`label_interval` must be at least 1. Found label_interval={label_interval}.")
         self.label_interval = label_interval
@@ -66,15 +66,16 @@ class AuxiLearnModule(BilevelModule):
 
     def on_train_start(self) -> None:
         """Say so where the label network will not learn."""
+        super().on_train_start()
         if self.label_interval > self.trainer.estimated_stepping_batches:
             rank_zero_warn(
                 f"The label network steps every {self.label_interval} steps, but the run has only "
                 f"{self.trainer.estimated_stepping_batches}: its labels will not be learned. Lower `label_interval`."
             )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def take_steps(self, batch: Batch, batch_idx: int) -> Tensor:
         """θ's step, and now and then φ's."""
-        loss = super().training_step(batch, batch_idx)
+        loss = super().take_steps(batch, batch_idx)
         if self.trainer.global_step % self.label_interval == 0:
             self.label_step([self.next_batch("implicit", "train")])
         return loss

@@ -52,8 +52,9 @@ class BilevelModule(TwoOptimizers):
 
     A subclass says when φ steps, and through what: it calls `label_step`. The primary loss that φ is judged by is
     measured on the held-out images of the data module's `meta_split`, and without them on the images of the step. φ's
-    step is computed in full precision, also where the main network trains in mixed. On several devices the gradients
-    of both networks, and all that the hypergradient is made of, are averaged.
+    step is computed in full precision, also where the main network trains in mixed. Of an own subclass it looks
+    through `primary_losses` and the trunk, not through an overridden `features`, `task_losses` or `step`. On several
+    devices the gradients of both networks, and all that the hypergradient is made of, are averaged.
 
     Args:
         hierarchy: block sizes ψ of the primary classes, or the `LabelHierarchy` of a data module.
@@ -107,6 +108,12 @@ class BilevelModule(TwoOptimizers):
         if not isinstance(labeler, LabelNetwork):
             raise InputError(f"`labeler` of {name} must be a LabelNetwork. Found {type(labeler).__name__}.")
         super().__init__(hierarchy, trunk or VGG(depth, width, in_channels), **options)
+        main = {id(parameter) for parameter in (*self.trunk.parameters(), *self.primary_head.parameters())}
+        if not main.isdisjoint(map(id, labeler.parameters())):
+            raise InputError(
+                "`labeler` must have parameters of its own. Found some of the main network's: pass another trunk, or "
+                "set `shared_trunk: true` for heads on its features."
+            )
         if type(self.combiner) is not WeightedSum:
             raise InputError(
                 f"`combiner` of {name} must be the WeightedSum, whose step it looks through. "
@@ -146,10 +153,16 @@ class BilevelModule(TwoOptimizers):
     def on_fit_start(self) -> None:
         """Check what the two levels need."""
         name = type(self).__name__
-        if str(self.trainer.precision).startswith("16"):
+        precision = str(self.trainer.precision)
+        if precision.startswith("16") or precision == "bf16-true":
             raise InputError(
-                f"{name} has no loss scaling, without which the label network's small gradients vanish in fp16. "
-                f"Found precision={self.trainer.precision}: set `trainer.precision` to bf16-mixed or 32."
+                f"{name} has no loss scaling and needs weights in full precision: in half precision the label "
+                f"network's small steps vanish. Found precision={precision}: use bf16-mixed or 32."
+            )
+        if self.hypergradient.one_device and self.trainer.world_size > 1:
+            raise InputError(
+                f"`hypergradient` {type(self.hypergradient).__name__} works on one device only. "
+                f"Found {self.trainer.world_size}: set `trainer.devices: 1`, or choose another."
             )
         if self.needs_data_module and self.data is None:
             raise InputError(
@@ -158,12 +171,27 @@ class BilevelModule(TwoOptimizers):
             )
         self._streams = {}
 
-    def on_fit_end(self) -> None:
-        """Let go of the data module."""
-        self._streams = {}
+    def on_train_start(self) -> None:
+        """Build the look-ahead once, so that what it refuses is refused now."""
+        LookAhead(self.plain_optimizers()[0], self.lookahead_lr)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: not the streams of a fit."""
+        return self.__dict__ | {"_streams": {}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """θ's step on the label network's present labels."""
+        """The steps on a batch; after the last of an epoch, whatever the devices have to do together.
+
+        `on_train_epoch_end` is too late for that: there the progress bar of the first device already waits for the
+        others to average their metrics. And a checkpoint of the epoch's last step holds it.
+        """
+        loss = self.take_steps(batch, batch_idx)
+        if self.trainer.is_last_batch:
+            self.finish_pass()
+        return loss
+
+    def take_steps(self, batch: Batch, batch_idx: int) -> Tensor:
+        """θ's step on the label network's present labels; a subclass adds φ's."""
         main, _ = self.lightning_optimizers()
         loss = super().training_step(batch, batch_idx)
         main.zero_grad()
@@ -181,15 +209,6 @@ class BilevelModule(TwoOptimizers):
         """Evaluate with the statistics that a checkpoint will hold."""
         if self.trainer.state.fn == "fit":
             self._share_statistics()
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """After the last batch of an epoch, whatever the devices have to do together.
-
-        `on_train_epoch_end` is too late: there the progress bar of the first device already waits for the others to
-        average their metrics.
-        """
-        if self.trainer.is_last_batch:
-            self.finish_pass()
 
     def finish_pass(self) -> None:
         """Once the last batch of an epoch is done."""
@@ -271,9 +290,9 @@ class BilevelModule(TwoOptimizers):
         main = self.make_optimizer(
             self.optimizer, [p for p in self.parameters() if p.requires_grad and id(p) not in own]
         )
-        label = self.make_optimizer(self.label_optimizer, list(self.label_network.parameters()))
-        pairs = ((main, self.scheduler), (label, self.label_scheduler))
-        return [main, label], [self.make_scheduler(make, optimizer) for optimizer, make in pairs if make is not None]
+        label = self.make_optimizer(self.label_optimizer, list(self.label_network.parameters()), "label_optimizer")
+        makes = ((main, self.scheduler, "scheduler"), (label, self.label_scheduler, "label_scheduler"))
+        return [main, label], [self.make_scheduler(make, own, name) for own, make, name in makes if make is not None]
 
     def _recomputes(self) -> bool:
         # Heads on the main network's features hold next to nothing, and a fused step has moved those features.

@@ -214,20 +214,22 @@ class AuxiliaryClassifier(L.LightningModule):
             self.log_dict(metrics.auxiliary, on_step=False, on_epoch=True)
 
     @staticmethod
-    def make_optimizer(make: OptimizerCallable, parameters: list[nn.Parameter]) -> Optimizer:
+    def make_optimizer(make: OptimizerCallable, parameters: list[nn.Parameter], name: str = "optimizer") -> Optimizer:
         """An optimizer over these parameters; what torch finds wrong with its arguments is the user's mistake."""
         try:
             return make(parameters)
         except ValueError as error:
-            raise InputError(f"`optimizer` does not take its arguments: {error}.") from error
+            raise InputError(f"`{name}` does not take its arguments: {error}.") from error
 
     @staticmethod
-    def make_scheduler(make: LRSchedulerCallable, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau:
+    def make_scheduler(
+        make: LRSchedulerCallable, optimizer: Optimizer, name: str = "scheduler"
+    ) -> LRScheduler | ReduceLROnPlateau:
         """A scheduler; what torch finds wrong with its arguments is the user's mistake."""
         try:
             return make(optimizer)
         except (ValueError, ZeroDivisionError) as error:
-            raise InputError(f"`scheduler` does not take its arguments: {error}.") from error
+            raise InputError(f"`{name}` does not take its arguments: {error}.") from error
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         """Lightning's; torch finds some wrong arguments only here."""

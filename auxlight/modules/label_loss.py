@@ -29,7 +29,8 @@ def label_loss(
     for target, slope in zip(targets, slopes, strict=True):
         mean = target.probabilities.mean(0)
         everywhere = average({"mean": mean.detach()})["mean"]
-        entropy_slope = 1 + everywhere.clamp_min(torch.finfo(mean.dtype).tiny).log()
+        # A class without images has a slope of −∞, which straight-through labels would follow: that of half an image.
+        entropy_slope = 1 + everywhere.where(everywhere > 0, 0.5 / len(target.probabilities)).log()
         total = total + (slope.probabilities * target.probabilities).sum() + (slope.weight * target.weight).sum()
         total = total + entropy_weight / len(targets) * (entropy_slope * mean).sum()
     return total

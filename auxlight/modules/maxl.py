@@ -27,8 +27,7 @@ class MAXLModule(BilevelModule):
 
     The gradient through θ⁺ is exact and needs no second-order graph (`auxlight.influence`); the authors' second release
     approximates it by a finite difference. In WA-MAXL each image has a weight of its own; the RL-AUX authors' code
-    multiplies the weights of a batch into a (B, B) matrix. An overridden `step` and gradient clipping are not looked
-    through.
+    multiplies the weights of a batch into a (B, B) matrix. Gradient clipping is not looked through.
 
     Args:
         hierarchy: block sizes ψ of the primary classes, or the `LabelHierarchy` of a data module.
@@ -36,8 +35,7 @@ class MAXLModule(BilevelModule):
         fused: one pass instead of two: on each batch both networks step, φ by the very step that θ takes. Where θ's
             optimizer is SGD without clipping, that step is not computed twice.
         lookahead_steps: steps of θ, on a batch each, that φ looks ahead by; MAXL: 1. One step likes labels that disturb
-            it least (short-horizon bias: Wu et al., 2018); n cost about 2n times as much for each step of φ and have
-            n times fewer of them.
+            it least (short-horizon bias: Wu et al., 2018). φ's steps are n times fewer, and cost about 1.5n as much.
         **options: labeler (a `LabelNetwork`), depth, width, entropy_weight (MAXL: 0.2), label_optimizer (MAXL: SGD at
             1e-3 with weight decay 5e-4) and the other arguments of `BilevelModule`.
 
@@ -68,16 +66,17 @@ class MAXLModule(BilevelModule):
 
     def on_train_start(self) -> None:
         """Check that the look-ahead fits into an epoch."""
-        if self.lookahead_steps > self.trainer.num_training_batches:
+        super().on_train_start()
+        if self.lookahead_steps > self.trainer.num_training_batches and not getattr(self.trainer, "fast_dev_run", 0):
             raise InputError(
                 f"`lookahead_steps` must not exceed the {self.trainer.num_training_batches} batches of an epoch. "
                 f"Found lookahead_steps={self.lookahead_steps}."
             )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def take_steps(self, batch: Batch, batch_idx: int) -> Tensor:
         """θ's step; fused, φ's beside it."""
         if not self.fused:
-            return super().training_step(batch, batch_idx)
+            return super().take_steps(batch, batch_idx)
         with self.full_precision():
             targets = self.generate([batch])
             problem = self.problem([batch], targets)
@@ -87,7 +86,7 @@ class MAXLModule(BilevelModule):
                 start = start._replace(parameters={name: value.clone() for name, value in start.parameters.items()})
         # The dropout masks of the look-ahead; the labels that it was given.
         with isolated_rng(problem.seed), cast(LabelledTask, self.labelled_task).given(problem.targets[0]):
-            loss = super().training_step(batch, batch_idx)
+            loss = super().take_steps(batch, batch_idx)
         with self.full_precision():
             if meta is None:
                 positions = [start, problem.step.start(problem.network)]
@@ -107,4 +106,4 @@ class MAXLModule(BilevelModule):
     def _step_is_the_look_ahead(self) -> bool:
         """Whether θ's step ends where the look-ahead would."""
         plain = type(self.plain_optimizers()[0]) is SGD and self.lookahead_lr is None and self.clip_grad_norm is None
-        return plain and isinstance(self.hypergradient, LookAheadGradient)
+        return plain and type(self.hypergradient) is LookAheadGradient

@@ -80,5 +80,5 @@ class Blind(LookAheadGradient):
 
 
 def test_the_split_comes_from_each_points_own_gradient():
-    _, follows = train(0, partial(maxl, hypergradient=Blind(), lookahead_lr=0.1))
+    _, follows = train(0, partial(maxl, hypergradient=Blind()))
     assert follows < 0.5
