@@ -1,10 +1,10 @@
-import contextlib
 import copy
 from functools import partial
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.utils import parameters_to_vector
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ExponentialLR
@@ -262,7 +262,7 @@ def test_a_look_ahead_of_no_step_or_of_several_at_once_is_refused(arguments):
         MAXLModule((2, 3), trunk=Trunk(), labeler=LabelNetwork(trunk=Trunk()), **arguments)
 
 
-def test_a_main_pass_of_more_batches_than_the_second_does_not_end_the_fit_unnoticed():
+def test_a_main_pass_of_more_batches_than_the_second_does_not_end_the_fit():
     class Halved(DigitsDataModule):
         def train_dataloader(self):
             return self.loader("train", train=True, batch_size=self.batch_size // 2)
@@ -270,9 +270,34 @@ def test_a_main_pass_of_more_batches_than_the_second_does_not_end_the_fit_unnoti
     data = Halved(num_train=40, batch_size=20)
     module = MAXLModule(data.hierarchy, trunk=Trunk(), labeler=LabelNetwork(trunk=Trunk()))
     trainer = L.Trainer(max_epochs=2, **TRAINER)
-    with contextlib.suppress(InputError):
-        trainer.fit(module, data)
-        assert trainer.current_epoch == 2
+    trainer.fit(module, data)
+    assert trainer.current_epoch == 2
+
+
+def test_a_checkpoint_of_an_epochs_last_step_holds_the_second_pass(tmp_path):
+    def run(epochs, ckpt_path=None, callbacks=()):
+        L.seed_everything(0, verbose=False)
+        data = DigitsDataModule(num_train=80, batch_size=20)
+        module = MAXLModule(data.hierarchy, trunk=Trunk(), labeler=LabelNetwork(trunk=Trunk()))
+        trainer = L.Trainer(max_epochs=epochs, **(TRAINER | {"enable_checkpointing": True}), callbacks=list(callbacks))
+        trainer.fit(module, data, ckpt_path=ckpt_path)
+        return state(module)
+
+    whole = run(2, callbacks=[ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=4, save_top_k=-1)])
+    resumed = run(2, tmp_path / "step=4.ckpt", callbacks=[ModelCheckpoint(tmp_path / "again")])
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_half_precision_weights_are_refused():
+    with pytest.raises(InputError, match=r"network's small steps vanish.*bf16-mixed"):
+        fit(MAXLModule, trainer={"precision": "bf16-true"})
+
+
+def test_one_trunk_for_both_networks_is_refused():
+    trunk = Trunk()
+    with pytest.raises(InputError, match=r"parameters of its own.*shared_trunk: true"):
+        MAXLModule((2, 3), trunk=trunk, labeler=LabelNetwork(trunk=trunk))
 
 
 # --- size of the label network's step

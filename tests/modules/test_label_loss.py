@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -196,3 +198,12 @@ def test_two_devices_share_one_factor():
     mean = {name: (sent[0][name] + sent[1][name]) / 2 for name in sent[0]}
     apart = [normalized([s], [m], lambda _: mean)[0] for s, m in zip(shares, masks, strict=True)]
     torch.testing.assert_close(apart, normalized(shares, masks, alone))  # as two batches of one device
+
+
+def test_hard_labels_leave_the_entropy_of_unused_classes_bounded():
+    soft = torch.full((10, 4), 0.25).requires_grad_()
+    hard = torch.nn.functional.one_hot(torch.zeros(10, dtype=torch.int64), 4).float() + (soft - soft.detach())
+    nothing = TargetGradient(torch.zeros(10, 4), torch.zeros(10))
+    loss = label_loss([AuxiliaryTarget(hard, torch.ones(10))], [nothing], 1.0, dict)
+    (slope,) = torch.autograd.grad(loss, soft)
+    assert slope.abs().max() <= (math.log(20) + 1) / 10  # an unused class counts as half an image of ten
