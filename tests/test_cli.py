@@ -16,6 +16,9 @@ TINY = ["--model.depth=11", "--model.width=0.0625", "--trainer.limit_train_batch
 ONE_CYCLE = "torch.optim.lr_scheduler.OneCycleLR"
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
+# Two steps are fewer than AuxiLearn's interval.
+pytestmark = pytest.mark.filterwarnings("ignore:The label network steps every")
+
 
 def arguments(*configs, subcommand="fit"):
     names = [CONFIGS / f"{name}.yaml" for name in configs]
@@ -298,8 +301,16 @@ def test_a_run_resumes_under_another_logger(single_checkpoint):
     main([*arguments("single", "data/digits"), "--data.num_train=200", single_checkpoint, "--trainer.logger=false"])
 
 
-@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
-@pytest.mark.parametrize("method", ["single", "wa_maxl"])
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [
+        ("single", "64-true"),
+        ("single", "bf16-true"),
+        ("single", "bf16-mixed"),
+        ("wa_maxl", "64-true"),
+        ("wa_maxl", "bf16-mixed"),
+    ],
+)
 def test_other_precisions(method, precision):
     words = ["--data.num_train=200", f"--trainer.precision={precision}"]
     main([*arguments(method, "data/digits", "small"), *words])
