@@ -1,6 +1,7 @@
 """What MAXL and AuxiLearn share: a label network that is trained by how its labels serve the primary task."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Unpack, cast
@@ -10,6 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
+from torch.optim import LBFGS
 
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.combiners import WeightedSum
@@ -103,10 +105,12 @@ class BilevelModule(TwoOptimizers):
         label_clip_grad_norm: float | None = None,
         **options: Unpack[ClassifierOptions],
     ) -> None:
-        labeler = options.setdefault("labeler", LabelNetwork())
+        labeler = options["labeler"] = options.get("labeler") or LabelNetwork()
         name = type(self).__name__
         if not isinstance(labeler, LabelNetwork):
-            raise InputError(f"`labeler` of {name} must be a LabelNetwork. Found {type(labeler).__name__}.")
+            raise InputError(
+                f"`labeler` of {name} must be a LabelNetwork. Found {type(labeler).__name__}: MultiHeadVGG takes it."
+            )
         super().__init__(hierarchy, trunk or VGG(depth, width, in_channels), **options)
         main = {id(parameter) for parameter in (*self.trunk.parameters(), *self.primary_head.parameters())}
         if not main.isdisjoint(map(id, labeler.parameters())):
@@ -119,13 +123,15 @@ class BilevelModule(TwoOptimizers):
                 f"`combiner` of {name} must be the WeightedSum, whose step it looks through. "
                 f"Found {type(self.combiner).__name__}."
             )
-        for argument, value in (
-            ("lookahead_lr", lookahead_lr),
-            ("clip_grad_norm", clip_grad_norm),
-            ("label_clip_grad_norm", label_clip_grad_norm),
+        if not math.isfinite(entropy_weight):
+            raise InputError(f"`entropy_weight` must be a finite number. Found entropy_weight={entropy_weight}.")
+        for argument, value, otherwise in (
+            ("lookahead_lr", lookahead_lr, "for the main optimizer's"),
+            ("clip_grad_norm", clip_grad_norm, "to clip nothing"),
+            ("label_clip_grad_norm", label_clip_grad_norm, "to clip nothing"),
         ):
             if value is not None and not value > 0:
-                raise InputError(f"`{argument}` must be positive, or null for none of its own. Found {value}.")
+                raise InputError(f"`{argument}` must be positive, or null {otherwise}. Found {argument}={value}.")
         self.automatic_optimization = False
         self.hypergradient = hypergradient
         self.entropy_weight = entropy_weight
@@ -173,7 +179,10 @@ class BilevelModule(TwoOptimizers):
 
     def on_train_start(self) -> None:
         """Build the look-ahead once, so that what it refuses is refused now."""
-        LookAhead(self.plain_optimizers()[0], self.lookahead_lr)
+        main, label = self.plain_optimizers()
+        LookAhead(main, self.lookahead_lr)
+        if any(isinstance(optimizer, LBFGS) for optimizer in (main, label)):
+            raise InputError("An optimizer must step on one gradient. Found LBFGS, which needs several: choose SGD.")
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: not the streams of a fit."""
@@ -307,6 +316,11 @@ class BilevelModule(TwoOptimizers):
             return self.label_network.generate(batch, features)
 
     def _seed(self, stream: str, batch: Batch) -> int:
+        if not isinstance(getattr(batch, "index", None), Tensor):
+            raise InputError(
+                f"{type(self).__name__} needs each image's position in the data set, `index` of an auxlight Batch. "
+                f"Found a {type(batch).__name__} without: fill it, or use an ImageDataModule."
+            )
         return derive_seed(global_seed(), stream, self.current_epoch, int(batch.index[0]))
 
     def _finish_gradients(self, parameters: Sequence[nn.Parameter], clip_norm: float | None) -> None:

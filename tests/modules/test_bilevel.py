@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.utils import parameters_to_vector
-from torch.optim import SGD
+from torch.optim import LBFGS, SGD
 from torch.optim.lr_scheduler import ExponentialLR
 
 from auxlight import (
@@ -369,16 +369,21 @@ class PrimaryAlone(Combiner):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"labeler": HumanLabels()}, "`labeler` of {} must be a LabelNetwork. Found HumanLabels."),
-        ({"labeler": UniformLabels()}, "`labeler` of {} must be a LabelNetwork. Found UniformLabels."),
-        ({"labeler": None}, "`labeler` of {} must be a LabelNetwork. Found NoneType."),
+        (
+            {"labeler": HumanLabels()},
+            "`labeler` of {} must be a LabelNetwork. Found HumanLabels: MultiHeadVGG takes it.",
+        ),
+        (
+            {"labeler": UniformLabels()},
+            "`labeler` of {} must be a LabelNetwork. Found UniformLabels: MultiHeadVGG takes it.",
+        ),
         ({"combiner": PrimaryAlone()}, "`combiner` of {} must be the WeightedSum.*Found PrimaryAlone."),
         ({"combiner": Doubled()}, "`combiner` of {} must be the WeightedSum.*Found Doubled."),
-        ({"lookahead_lr": 0.0}, "`lookahead_lr` must be positive.*Found 0.0."),
-        ({"clip_grad_norm": 0.0}, "`clip_grad_norm` must be positive.*Found 0.0."),
-        ({"clip_grad_norm": -1.0}, "`clip_grad_norm` must be positive.*Found -1.0."),
-        ({"label_clip_grad_norm": 0.0}, "`label_clip_grad_norm` must be positive.*Found 0.0."),
-        ({"label_clip_grad_norm": float("nan")}, "`label_clip_grad_norm` must be positive.*Found nan."),
+        ({"lookahead_lr": 0.0}, "`lookahead_lr` must be positive.*=0.0."),
+        ({"clip_grad_norm": 0.0}, "`clip_grad_norm` must be positive.*=0.0."),
+        ({"clip_grad_norm": -1.0}, "`clip_grad_norm` must be positive.*=-1.0."),
+        ({"label_clip_grad_norm": 0.0}, "`label_clip_grad_norm` must be positive.*=0.0."),
+        ({"label_clip_grad_norm": float("nan")}, "`label_clip_grad_norm` must be positive.*=nan."),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(kind, arguments, message):
@@ -410,3 +415,18 @@ def test_two_passes_need_an_auxlight_data_module_and_one_does_not(data):
     with pytest.raises(InputError, match=r"^Recorded draws images .* needs an auxlight data module. Found none: .*\.$"):
         train()
     assert len(train(fused=True).label_steps) == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_entropy_weight_that_is_no_number_is_refused(value):
+    with pytest.raises(InputError, match="`entropy_weight` must be a finite number"):
+        MAXLModule((2, 3), trunk=Trunk(), labeler=LabelNetwork(trunk=Trunk()), entropy_weight=value)
+
+
+def test_without_a_labeler_the_label_network_is_made():
+    assert isinstance(MAXLModule((2, 3), depth=11, width=0.0625, labeler=None).label_network, LabelNetwork)
+
+
+def test_an_optimizer_of_several_gradients_is_refused():
+    with pytest.raises(InputError, match="Found LBFGS"):
+        fit(MAXLModule, optimizer=LBFGS)
