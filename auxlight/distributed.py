@@ -1,10 +1,18 @@
 """Means over the devices of a distributed run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+# Named tensors → their means over the devices.
+Average = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+
+def alone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The means over one device."""
+    return dict(tensors)
 
 
 def mean_over_devices(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

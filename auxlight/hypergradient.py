@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from auxlight.batch import AuxiliaryTarget, Batch
+from auxlight.distributed import Average, alone
 from auxlight.errors import InputError
 from auxlight.influence import ClassDerivative, ForwardMode, Parameters, gradient, losses_at, trainable
 from auxlight.lookahead import LookAhead, Position, SGDRule, advance, pull_back
@@ -29,11 +30,6 @@ class MetaGradient(NamedTuple):
 
     loss: Tensor
     targets: tuple[TargetGradient, ...]
-
-
-def alone(parameters: Parameters) -> dict[str, Tensor]:
-    """Of one device, the mean over devices."""
-    return dict(parameters)
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class MetaProblem:
     meta: Sequence[Batch]
     step: LookAhead
     aux_weight: float = 1.0
-    average: Callable[[Parameters], dict[str, Tensor]] = alone
+    average: Average = alone
     seed: int = field(default_factory=lambda: int(torch.randint(2**62, ())))
 
     def training_loss(self, number: int, parameters: Parameters, target: AuxiliaryTarget | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from torch.optim import LBFGS
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.combiners import WeightedSum
 from auxlight.datamodules.base import ImageDataModule, Split
-from auxlight.distributed import mean_over_devices
+from auxlight.distributed import alone, mean_over_devices
 from auxlight.errors import InputError
 from auxlight.functional import batch_entropy
 from auxlight.hierarchy import LabelHierarchy
@@ -291,7 +291,7 @@ class BilevelModule(TwoOptimizers):
 
     def average(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean over devices."""
-        return mean_over_devices(tensors) if self.trainer.world_size > 1 else dict(tensors)
+        return (mean_over_devices if self.trainer.world_size > 1 else alone)(tensors)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The main network's optimizer and the label network's, with their schedules."""
@@ -301,7 +301,9 @@ class BilevelModule(TwoOptimizers):
         )
         label = self.make_optimizer(self.label_optimizer, list(self.label_network.parameters()), "label_optimizer")
         makes = ((main, self.scheduler, "scheduler"), (label, self.label_scheduler, "label_scheduler"))
-        return [main, label], [self.make_scheduler(make, own, name) for own, make, name in makes if make is not None]
+        return [main, label], [
+            self.make_scheduler(make, optimizer, name) for optimizer, make, name in makes if make is not None
+        ]
 
     def _recomputes(self) -> bool:
         # Heads on the main network's features hold next to nothing, and a fused step has moved those features.

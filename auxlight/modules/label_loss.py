@@ -1,14 +1,13 @@
 """The loss of a label network, made of a hypergradient."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from auxlight.batch import AuxiliaryTarget
+from auxlight.distributed import Average
 from auxlight.hypergradient import TargetGradient
-
-Average = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 def label_loss(

@@ -8,15 +8,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from auxlight import DigitsDataModule, LabelNetwork
+from tests import quiet
 
-TRAINER = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "limit_val_batches": 0,
-}
+TRAINER = quiet.TRAINER | {"limit_val_batches": 0}
 
 
 class Trunk(nn.Module):

@@ -24,6 +24,7 @@ from auxlight import (
     RandomLabels,
     UniformLabels,
 )
+from tests.quiet import TRAINER
 
 # All data is in memory, and a small run has fewer batches than Lightning's logging interval.
 pytestmark = [
@@ -33,13 +34,6 @@ pytestmark = [
 ]
 
 PSI = (2, 3)
-TRAINER = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 
 
 class TinyTrunk(nn.Sequential):

@@ -13,14 +13,7 @@ from auxlight.batch import Batch
 from auxlight.functional import batch_entropy, focal_loss
 from auxlight.hypergradient import DoubleBackward
 from auxlight.modules.joint_losses import JointLosses
-
-TRAINER = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
+from tests.quiet import TRAINER
 
 
 class Trunk(nn.Module):

@@ -14,14 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from auxlight import AgentLabels, DigitsDataModule, HumanLabels, InputError, MultiHeadVGG, RLAuxCallback
 from auxlight.rl import BatchReward, PaperPPO
 from auxlight.rl.module_learner import ModuleLearner
-
-TRAINER = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
+from tests.quiet import TRAINER
 
 
 def state_of(trainer, module):
