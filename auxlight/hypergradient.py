@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from auxlight.batch import AuxiliaryTarget, Batch
+from auxlight.convolutions import ConvolutionOutputs
 from auxlight.distributed import Average, alone
 from auxlight.errors import InputError
 from auxlight.influence import ClassDerivative, ForwardMode, Parameters, gradient, losses_at, trainable
@@ -119,22 +120,32 @@ class LookAheadGradient(Hypergradient):
         """See `Hypergradient.__call__`."""
         rules = problem.step.rules(problem.network)
         positions = [problem.step.start(problem.network)]
+        kept = ConvolutionOutputs()
         with torch.enable_grad():
             for number in range(len(problem.batches)):
                 leaves = as_leaves(positions[-1].parameters)
-                slope = problem.average(gradient(problem.training_loss(number, leaves), leaves))
+                with kept.recorded() if number == 0 else nullcontext():
+                    loss = problem.training_loss(number, leaves)
+                slope = problem.average(gradient(loss, leaves))
                 positions.append(advance(rules, positions[-1], slope))
-            del slope, leaves
-        return self.of_steps(problem, rules, positions)
+            del slope, leaves, loss
+        return self.of_steps(problem, rules, positions, kept)
 
     @torch.enable_grad()
-    def of_steps(self, problem: MetaProblem, rules: dict[str, SGDRule], positions: list[Position]) -> MetaGradient:
+    def of_steps(
+        self,
+        problem: MetaProblem,
+        rules: dict[str, SGDRule],
+        positions: list[Position],
+        kept: ConvolutionOutputs,
+    ) -> MetaGradient:
         """The gradient through steps that were taken already.
 
         Args:
             problem: whose steps they are.
             rules: by which they were taken.
             positions: before each step, and after the last; emptied, so that each is let go once it has been used.
+            kept: of the first step's forward pass.
         """
         loss, slope = problem.meta_gradient(positions.pop().parameters)
         adjoint = Position(slope, dict.fromkeys(slope))
@@ -149,7 +160,8 @@ class LookAheadGradient(Hypergradient):
                     adjoint.parameters[name] = adjoint.parameters[name] + value
             else:
                 del adjoint
-                target = problem.target_gradient(number, before.parameters, direction, self.derivative)
+                with kept.replayed():
+                    target = problem.target_gradient(number, before.parameters, direction, self.derivative)
             targets.insert(0, target)
         return MetaGradient(loss, tuple(targets))
 

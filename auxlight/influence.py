@@ -38,8 +38,16 @@ def trainable(network: nn.Module) -> dict[str, Tensor]:
 
 def losses_at(network: nn.Module, parameters: Parameters, batch: Batch) -> tuple[Tensor, Tensor]:
     """Primary (B,) and auxiliary (B, K) losses at other parameters; the network's buffers stay as they are."""
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    primary, auxiliary = functional_call(network, {**buffers, **parameters}, (batch,))
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    copies = {id(buffer): buffer.clone() for buffer in network.buffers()}
+    values: dict[str, Tensor] = {}
+    # Ties are resolved here: functional_call's own way would leave its values behind in a module that is used twice.
+    for prefix, module in network.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False, remove_duplicate=False):
+            values[name] = parameters.get(names[id(parameter)], parameter)
+        for name, buffer in module.named_buffers(prefix, recurse=False, remove_duplicate=False):
+            values[name] = copies[id(buffer)]
+    primary, auxiliary = functional_call(network, values, (batch,), tie_weights=False)
     return primary, auxiliary
 
 

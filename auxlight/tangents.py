@@ -41,7 +41,7 @@ def _batch_norm(
     if constant or not training or not _is_valid(x, *statistics, gamma, beta):
         return F.batch_norm(input, *statistics, weight, bias, training, momentum, eps)
     output, mean, inverse_std = torch.native_batch_norm(x, gamma, beta, *statistics, True, momentum, eps)  # type: ignore[arg-type]
-    tangent = torch.zeros_like(output)
+    tangent = None
     if x_tangent is not None:
         tangent = torch.ops.aten.native_batch_norm_backward(
             x_tangent, x, gamma, *statistics, mean, inverse_std, True, eps, [True, False, False]
@@ -49,7 +49,8 @@ def _batch_norm(
     if gamma_tangent is not None or beta_tangent is not None:  # γ̇·x̂ + β̇ is a batch norm by known statistics
         gamma_tangent = torch.zeros_like(mean) if gamma_tangent is None else gamma_tangent
         variance = inverse_std.pow(-2)
-        tangent += torch.native_batch_norm(x, gamma_tangent, beta_tangent, mean, variance, False, 0.0, 0.0)[0]
+        through_affine = torch.native_batch_norm(x, gamma_tangent, beta_tangent, mean, variance, False, 0.0, 0.0)[0]
+        tangent = through_affine if tangent is None else tangent.add_(through_affine)
     return forward_ad.make_dual(output, tangent)  # type: ignore[no-any-return,no-untyped-call]
 
 

@@ -9,6 +9,7 @@ from torch.optim import SGD, Adam
 
 from auxlight import InputError
 from auxlight.batch import AuxiliaryTarget, Batch
+from auxlight.convolutions import ConvolutionOutputs
 from auxlight.functional import class_losses, focal_loss
 from auxlight.hypergradient import DoubleBackward, LookAheadGradient, MetaProblem, NeumannGradient
 from auxlight.influence import FiniteDifference, ForwardMode, losses_at, trainable
@@ -134,10 +135,13 @@ def test_steps_that_were_taken_really_have_the_gradient_of_a_look_ahead():
     before = ahead.step.start(network)
     before = before._replace(parameters={name: value.clone() for name, value in before.parameters.items()})
     optimizer.zero_grad()
-    loss_of(network(batch), target, 0.7).backward()
+    kept = ConvolutionOutputs()
+    with kept.recorded():
+        loss = loss_of(network(batch), target, 0.7)
+    loss.backward()
     optimizer.step()
     rules = ahead.step.rules(network)
-    got = LookAheadGradient().of_steps(ahead, rules, [before, ahead.step.start(network)])
+    got = LookAheadGradient().of_steps(ahead, rules, [before, ahead.step.start(network)], kept)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
 
 
@@ -238,6 +242,20 @@ def test_frozen_parameters_stay_out_and_tied_ones_count_once():
     names = trainable(problem()[0]).keys()
     assert not any(name.startswith("frozen") for name in names)
     assert "first.weight" in names and "second.weight" not in names
+
+
+def test_a_layer_that_is_used_twice_is_left_as_it_was():
+    network, batch, meta, target = problem()
+    network.trunk = nn.Sequential(nn.Conv2d(3, 4, 3), *[nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)] * 2, *network.trunk[-2:])
+    network.double()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    step = LookAhead(SGD(network.parameters(), lr=0.3))
+    exact, reference = (
+        of_one(kind(), network, batch, target, meta, step) for kind in (LookAheadGradient, DoubleBackward)
+    )
+    assert_close(exact, reference, 1e-9)
+    torch.testing.assert_close(dict(network.state_dict()), before, rtol=0, atol=0)
+    assert all(parameter.requires_grad for parameter in network.trunk.parameters())
 
 
 def test_other_optimizers_lend_their_rate_to_a_plain_step():

@@ -9,13 +9,18 @@ from torch import Tensor
 from torch.optim import SGD
 
 from auxlight.batch import Batch
+from auxlight.convolutions import ConvolutionOutputs
 from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hypergradient import Hypergradient, LookAheadGradient
 from auxlight.modules.bilevel import BilevelModule, BilevelOptions
+from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.seeding import isolated_rng
 from auxlight.tasks import LabelledTask
+
+# A subclass that overrides one of these takes another step than the look-ahead's.
+LOOKED_THROUGH = ("features", "task_losses", "step")
 
 
 class MAXLModule(BilevelModule):
@@ -84,13 +89,15 @@ class MAXLModule(BilevelModule):
             rules, start = problem.step.rules(problem.network), problem.step.start(problem.network)
             if meta is None:
                 start = start._replace(parameters={name: value.clone() for name, value in start.parameters.items()})
+        kept = ConvolutionOutputs()
         # The dropout masks of the look-ahead; the labels that it was given.
-        with isolated_rng(problem.seed), cast(LabelledTask, self.labelled_task).given(problem.targets[0]):
+        seeded, given = isolated_rng(problem.seed), cast(LabelledTask, self.labelled_task).given(problem.targets[0])
+        with seeded, given, kept.recorded():
             loss = super().take_steps(batch, batch_idx)
         with self.full_precision():
             if meta is None:
                 positions = [start, problem.step.start(problem.network)]
-                meta = cast(LookAheadGradient, self.hypergradient).of_steps(problem, rules, positions)
+                meta = cast(LookAheadGradient, self.hypergradient).of_steps(problem, rules, positions, kept)
             self.learn([batch], targets, meta)
         return loss
 
@@ -105,5 +112,6 @@ class MAXLModule(BilevelModule):
 
     def _step_is_the_look_ahead(self) -> bool:
         """Whether θ's step ends where the look-ahead would."""
+        own = any(getattr(type(self), name) is not getattr(AuxiliaryClassifier, name) for name in LOOKED_THROUGH)
         plain = type(self.plain_optimizers()[0]) is SGD and self.lookahead_lr is None and self.clip_grad_norm is None
-        return plain and type(self.hypergradient) is LookAheadGradient
+        return plain and not own and type(self.hypergradient) is LookAheadGradient
