@@ -20,10 +20,10 @@ class ConvolutionOutputs:
 
     Args:
         share: of the numbers in the outputs of all convolutions, the share that is kept at most; the smallest outputs
-            first. Less than half lets a MAXL step stay within 2.2 times a plain step's memory.
+            first. In VGG16, 0.45 adds 0.14 and 0.15 adds 0.04 to the memory of a MAXL step, in plain steps.
     """
 
-    def __init__(self, share: float = 0.45) -> None:
+    def __init__(self, share: float) -> None:
         self.share = share
         self.kept: list[Tensor | None] = []
 

@@ -45,6 +45,9 @@ class MetaProblem:
         step: the look-ahead.
         aux_weight: λ.
         average: mean of named tensors over the devices, each of which holds a share of every batch.
+        seed: of the dropout masks.
+        keep: of the look-ahead's convolution outputs, the share that is kept for the forward-mode pass; see
+            `ConvolutionOutputs`.
     """
 
     network: nn.Module
@@ -55,6 +58,7 @@ class MetaProblem:
     aux_weight: float = 1.0
     average: Average = alone
     seed: int = field(default_factory=lambda: int(torch.randint(2**62, ())))
+    keep: float = 0.45
 
     def training_loss(self, number: int, parameters: Parameters, target: AuxiliaryTarget | None = None) -> Tensor:
         """L_pri + L_aux of a batch, a scalar; always with the same dropout masks."""
@@ -120,7 +124,7 @@ class LookAheadGradient(Hypergradient):
         """See `Hypergradient.__call__`."""
         rules = problem.step.rules(problem.network)
         positions = [problem.step.start(problem.network)]
-        kept = ConvolutionOutputs()
+        kept = ConvolutionOutputs(problem.keep)
         with torch.enable_grad():
             for number in range(len(problem.batches)):
                 leaves = as_leaves(positions[-1].parameters)

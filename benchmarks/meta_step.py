@@ -8,9 +8,9 @@ Trainer, with validation on a tenth of the images, in the order single, two-pass
 side in a process of its own) is what the step adds to the resident memory of the networks without gradients.
 
 Counted in forward passes f of the main network (backward 2f), a single step is 3f; MAXL's second pass is 3f each for
-label network, look-ahead, ∇L_pri(θ⁺) and the forward-mode pass (three convolutions for each of the network's). So an
-epoch of two passes, with labels at f for the first, is 16f = 5.3 single-task epochs, and a fused one 12f = 4; keeping
-the convolutions' outputs for the forward-mode pass would save f of either and cost a third of a step's memory.
+label network, look-ahead and ∇L_pri(θ⁺), and 2f to 3f for the forward-mode pass, by how many outputs of the
+look-ahead's convolutions are kept for it. So an epoch of two passes, with labels at f for the first, is 15f to 16f = 5
+to 5.3 single-task epochs, and a fused one 11f to 12f = 3.7 to 4; validation, which all have, lowers both a little.
 
 Targets: an epoch of two passes ≤ 4.8 single-task epochs, fused ≤ 3.8; exact ≤ 0.75 × the time of double backward; peak
 memory of the exact step ≤ 2.2 × a single step's, ≤ 1.3 with the label network's forward recomputed.
@@ -86,8 +86,10 @@ class Bare(MAXLModule):
         """Made in `sides`."""
         return self.pair
 
-    def _log_labels(self, *_: Any) -> None:
-        pass
+    def log_dict(self, *_: Any, **__: Any) -> None:
+        """No logger."""
+
+    log = log_dict
 
 
 def sides(width: float) -> dict[str, Callable[[], Any]]:

@@ -48,7 +48,7 @@ def pushed(network, image, kept=None):
             for name, p in sorted(network.named_parameters())
             if p.requires_grad
         }
-        with CountConvolutions() as counted, (kept or ConvolutionOutputs()).replayed():
+        with CountConvolutions() as counted, (kept or ConvolutionOutputs(1.0)).replayed():
             output = functional_call(network, parameters, (image,), tie_weights=False)  # a layer's values stay out
         return *forward_ad.unpack_dual(output), counted.count
 
@@ -113,5 +113,5 @@ def test_half_precision_of_the_recorded_pass_does_not_enter():
 
 def test_nothing_kept_is_a_pass_as_usual():
     network, image = NETWORKS["plain"](), torch.randn(2, 3, 8, 8)
-    with torch.no_grad(), ConvolutionOutputs().replayed():
+    with torch.no_grad(), ConvolutionOutputs(1.0).replayed():
         assert torch.equal(network(image), network(image))

@@ -135,7 +135,7 @@ def test_steps_that_were_taken_really_have_the_gradient_of_a_look_ahead():
     before = ahead.step.start(network)
     before = before._replace(parameters={name: value.clone() for name, value in before.parameters.items()})
     optimizer.zero_grad()
-    kept = ConvolutionOutputs()
+    kept = ConvolutionOutputs(1.0)
     with kept.recorded():
         loss = loss_of(network(batch), target, 0.7)
     loss.backward()

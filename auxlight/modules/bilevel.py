@@ -1,32 +1,32 @@
 """What MAXL and AuxiLearn share: a label network that is trained by how its labels serve the primary task."""
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import LBFGS
+from torch.optim import LBFGS, Optimizer
 
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.combiners import WeightedSum
 from auxlight.datamodules.base import ImageDataModule, Split
 from auxlight.distributed import alone, mean_over_devices
 from auxlight.errors import InputError
-from auxlight.functional import batch_entropy
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hypergradient import Hypergradient, MetaGradient, MetaProblem, TargetGradient
 from auxlight.labelers.network import LabelNetwork
 from auxlight.lookahead import LookAhead
-from auxlight.modules.classifier import ClassifierOptions
+from auxlight.modules.classifier import AuxiliaryClassifier, ClassifierOptions
 from auxlight.modules.joint_losses import JointLosses
+from auxlight.modules.label_logs import log_labels
 from auxlight.modules.label_loss import label_loss, normalized
-from auxlight.modules.manual import TwoOptimizers
+from auxlight.modules.manual import finish_gradients, share_statistics, step_scheduler
+from auxlight.modules.streams import BatchStreams
+from auxlight.networks.buffers import kept_buffers
 from auxlight.networks.vgg import VGG
 from auxlight.seeding import derive_seed, global_seed, isolated_rng
 from auxlight.tasks import LabelledTask
@@ -40,7 +40,6 @@ class BilevelOptions(ClassifierOptions, total=False):
     in_channels: int
     trunk: nn.Module | None
     entropy_weight: float
-    lookahead_lr: float | None
     normalize_hypergradient: bool
     recompute_labels: bool
     label_optimizer: OptimizerCallable
@@ -49,7 +48,7 @@ class BilevelOptions(ClassifierOptions, total=False):
     label_clip_grad_norm: float | None
 
 
-class BilevelModule(TwoOptimizers):
+class BilevelModule(AuxiliaryClassifier):
     """Two levels: θ minimises L_pri + λ·L_aux on the labels of φ; φ minimises L_pri of the θ that its labels make.
 
     A subclass says when φ steps, and through what: it calls `label_step`. The primary loss that φ is judged by is
@@ -63,7 +62,6 @@ class BilevelModule(TwoOptimizers):
         hypergradient: estimator of the primary loss's gradient with respect to labels and weights.
         label_optimizer: of the label network.
         entropy_weight: coefficient of the labels' *negative* batch entropy in φ's loss.
-        lookahead_lr: rate of the look-ahead's step; the main optimizer's present rate by default.
         depth: 11, 13, 16 or 19.
         width: factor on every layer's channels; 1 is the papers' network.
         in_channels: channels of the image.
@@ -93,7 +91,6 @@ class BilevelModule(TwoOptimizers):
         hypergradient: Hypergradient,
         label_optimizer: OptimizerCallable,
         entropy_weight: float = 0.0,
-        lookahead_lr: float | None = None,
         depth: int = 16,
         width: float = 1.0,
         in_channels: int = 3,
@@ -125,25 +122,22 @@ class BilevelModule(TwoOptimizers):
             )
         if not math.isfinite(entropy_weight):
             raise InputError(f"`entropy_weight` must be a finite number. Found entropy_weight={entropy_weight}.")
-        for argument, value, otherwise in (
-            ("lookahead_lr", lookahead_lr, "for the main optimizer's"),
-            ("clip_grad_norm", clip_grad_norm, "to clip nothing"),
-            ("label_clip_grad_norm", label_clip_grad_norm, "to clip nothing"),
+        for argument, value in (
+            ("clip_grad_norm", clip_grad_norm),
+            ("label_clip_grad_norm", label_clip_grad_norm),
         ):
             if value is not None and not value > 0:
-                raise InputError(f"`{argument}` must be positive, or null {otherwise}. Found {argument}={value}.")
+                raise InputError(f"`{argument}` must be positive, or null to clip nothing. Found {argument}={value}.")
         self.automatic_optimization = False
         self.hypergradient = hypergradient
         self.entropy_weight = entropy_weight
-        self.lookahead_lr = lookahead_lr
         self.normalize_hypergradient = normalize_hypergradient
         self.recompute_labels = recompute_labels
         self.label_optimizer = label_optimizer
         self.label_scheduler = label_scheduler
         self.clip_grad_norm = clip_grad_norm
         self.label_clip_grad_norm = label_clip_grad_norm
-        self._streams: dict[str, Iterator[Batch]] = {}
-        self._streams_epoch = -1
+        self._streams = BatchStreams()
 
     @property
     def label_network(self) -> LabelNetwork:
@@ -155,6 +149,15 @@ class BilevelModule(TwoOptimizers):
         """The trainer's data module, if it is one of auxlight's."""
         data = getattr(self.trainer, "datamodule", None)
         return data if isinstance(data, ImageDataModule) else None
+
+    def plain_optimizers(self) -> tuple[Optimizer, Optimizer]:
+        """θ's and φ's, torch's own."""
+        main, label = cast(Any, self.optimizers(use_pl_optimizer=False))
+        return main, label
+
+    def look_ahead(self) -> LookAhead:
+        """θ's step as the hypergradient sees it."""
+        return LookAhead(self.plain_optimizers()[0])
 
     def on_fit_start(self) -> None:
         """Check what the two levels need."""
@@ -175,18 +178,13 @@ class BilevelModule(TwoOptimizers):
                 f"{name} draws images beside the training loop and needs an auxlight data module. Found none: "
                 "subclass ImageDataModule."
             )
-        self._streams = {}
+        self._streams = BatchStreams()
 
     def on_train_start(self) -> None:
         """Build the look-ahead once, so that what it refuses is refused now."""
-        main, label = self.plain_optimizers()
-        LookAhead(main, self.lookahead_lr)
-        if any(isinstance(optimizer, LBFGS) for optimizer in (main, label)):
+        self.look_ahead()
+        if any(isinstance(optimizer, LBFGS) for optimizer in self.plain_optimizers()):
             raise InputError("An optimizer must step on one gradient. Found LBFGS, which needs several: choose SGD.")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy takes along: not the streams of a fit."""
-        return self.__dict__ | {"_streams": {}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The steps on a batch; after the last of an epoch, whatever the devices have to do together.
@@ -201,34 +199,34 @@ class BilevelModule(TwoOptimizers):
 
     def take_steps(self, batch: Batch, batch_idx: int) -> Tensor:
         """θ's step on the label network's present labels; a subclass adds φ's."""
-        main, _ = self.lightning_optimizers()
+        main = cast(Any, self.optimizers())[0]  # Lightning's wrapper: its steps are the trainer's global steps
         loss = super().training_step(batch, batch_idx)
         main.zero_grad()
         # Averaged here and not by DDP, which would wait for gradients of the label network.
         with getattr(self.trainer.model, "no_sync", nullcontext)():
             self.manual_backward(loss)
         parameters = [p for group in main.param_groups for p in group["params"] if p.grad is not None]
-        self._finish_gradients(parameters, self.clip_grad_norm)
+        finish_gradients(parameters, self.average, self.clip_grad_norm)
         main.step()
         if self.scheduler_interval == "step":
-            self.step_scheduler(self.plain_optimizers()[0])
+            step_scheduler(self, self.plain_optimizers()[0])
         return loss.detach()
 
     def on_validation_start(self) -> None:
         """Evaluate with the statistics that a checkpoint will hold."""
         if self.trainer.state.fn == "fit":
-            self._share_statistics()
+            share_statistics(self, self.average)
 
     def finish_pass(self) -> None:
         """Once the last batch of an epoch is done."""
-        self._share_statistics()
+        share_statistics(self, self.average)
 
     def on_train_epoch_end(self) -> None:
         """Step the schedules."""
         main, label = self.plain_optimizers()
         if self.scheduler_interval == "epoch":
-            self.step_scheduler(main)
-        self.step_scheduler(label)
+            step_scheduler(self, main)
+        step_scheduler(self, label)
 
     def label_step(self, batches: Sequence[Batch]) -> None:
         """φ's step: along the gradient of the primary loss that training on the labels of these batches leads to."""
@@ -254,10 +252,11 @@ class BilevelModule(TwoOptimizers):
             batches,
             [AuxiliaryTarget(*(part.detach() for part in target)) for target in targets],
             [self.next_batch("held out", "meta")] if self.data is not None and self.data.meta_split else batches,
-            LookAhead(self.plain_optimizers()[0], self.lookahead_lr),
+            self.look_ahead(),
             self.aux_weight,
             self.average,
             self._seed("look-ahead", batches[0]),
+            keep=0.15 if self.recompute_labels else 0.45,  # recomputing asks for memory
         )
 
     def learn(self, batches: Sequence[Batch], targets: Sequence[AuxiliaryTarget], meta: MetaGradient) -> None:
@@ -274,20 +273,14 @@ class BilevelModule(TwoOptimizers):
         slope = torch.autograd.grad(loss, parameters, materialize_grads=True)
         for parameter, gradient in zip(parameters, slope, strict=True):
             parameter.grad = gradient
-        self._finish_gradients(parameters, self.label_clip_grad_norm)
+        finish_gradients(parameters, self.average, self.label_clip_grad_norm)
         label.step()
         label.zero_grad()
-        self._log_labels(targets, meta.loss)
+        log_labels(self, targets, self.label_network.weighted, meta.loss)
 
     def next_batch(self, stream: str, split: Split) -> Batch:
-        """The next batch of an endless stream beside the training loop; the stream starts anew each epoch."""
-        if self._streams_epoch != self.current_epoch:
-            self._streams, self._streams_epoch = {}, self.current_epoch
-        if stream not in self._streams:
-            data, epoch = cast(ImageDataModule, self.data), self.current_epoch
-            passes = (data.training_batches(f"{stream} {n}", epoch, split=split) for n in itertools.count())
-            self._streams[stream] = itertools.chain.from_iterable(passes)
-        return next(self._streams[stream])
+        """The next batch of a stream beside the training loop; see `BatchStreams`."""
+        return self._streams.next(cast(ImageDataModule, self.data), stream, split, self.current_epoch)
 
     def average(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean over devices."""
@@ -324,46 +317,3 @@ class BilevelModule(TwoOptimizers):
                 f"Found a {type(batch).__name__} without: fill it, or use an ImageDataModule."
             )
         return derive_seed(global_seed(), stream, self.current_epoch, int(batch.index[0]))
-
-    def _finish_gradients(self, parameters: Sequence[nn.Parameter], clip_norm: float | None) -> None:
-        named = {str(number): cast(Tensor, parameter.grad) for number, parameter in enumerate(parameters)}
-        for parameter, gradient in zip(parameters, self.average(named).values(), strict=True):
-            parameter.grad = gradient
-        if clip_norm is not None:
-            clip_grad_norm_(parameters, clip_norm)
-
-    @torch.no_grad()
-    def _share_statistics(self) -> None:
-        # With manual optimisation DDP shares no buffers: batch norm's statistics would drift apart.
-        buffers = {name: buffer for name, buffer in self.named_buffers() if buffer.is_floating_point()}
-        if self.trainer.world_size > 1 and buffers:
-            for name, mean in self.average(buffers).items():
-                buffers[name].copy_(mean)
-
-    @torch.no_grad()
-    def _log_labels(self, targets: Sequence[AuxiliaryTarget], meta_loss: Tensor) -> None:
-        probabilities, weight = (torch.cat(parts) for parts in zip(*targets, strict=True))
-        means = {
-            "labels/meta_loss": meta_loss,
-            "labels/entropy": torch.stack([-batch_entropy(target.probabilities) for target in targets]).mean(),
-            "labels/image_entropy": torch.special.entr(probabilities).sum(1).mean(),
-            "labels/top_probability": probabilities.max(1).values.mean(),
-        }
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(weight), "sync_dist": True}
-        self.log_dict(means, **options)
-        if not self.label_network.weighted:
-            return
-        self.log("labels/weight_mean", weight.mean(), **options)
-        self.log("labels/weight_min", weight.min(), reduce_fx="min", **options)
-        self.log("labels/weight_max", weight.max(), reduce_fx="max", **options)
-
-
-@contextmanager
-def kept_buffers(network: nn.Module) -> Iterator[None]:
-    """Inside this block a network's buffers may change (batch norm's statistics); afterwards they are as before."""
-    kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in kept:
-            buffer.copy_(value)

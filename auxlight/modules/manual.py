@@ -1,39 +1,48 @@
-"""What Lightning leaves to a module with manual optimisation of two networks."""
+"""What Lightning leaves to a module with manual optimisation."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from auxlight.distributed import Average
 from auxlight.errors import InputError
-from auxlight.modules.classifier import AuxiliaryClassifier
 
 
-class TwoOptimizers(AuxiliaryClassifier):
-    """A classifier whose `configure_optimizers` returns two optimizers and the schedulers of some."""
+def finish_gradients(parameters: Sequence[nn.Parameter], average: Average, clip_norm: float | None) -> None:
+    """Average the gradients over the devices, then clip their norm."""
+    named = {str(number): cast(Tensor, parameter.grad) for number, parameter in enumerate(parameters)}
+    for parameter, gradient in zip(parameters, average(named).values(), strict=True):
+        parameter.grad = gradient
+    if clip_norm is not None:
+        clip_grad_norm_(parameters, clip_norm)
 
-    def lightning_optimizers(self) -> tuple[Any, Any]:
-        """Lightning's wrappers; a step of the first counts as the trainer's global step."""
-        main, label = cast(Any, self.optimizers())
-        return main, label
 
-    def plain_optimizers(self) -> tuple[Optimizer, Optimizer]:
-        """torch's, whose steps the trainer does not count."""
-        main, label = cast(Any, self.optimizers(use_pl_optimizer=False))
-        return main, label
+@torch.no_grad()
+def share_statistics(module: nn.Module, average: Average) -> None:
+    """Average floating-point buffers over the devices: DDP shares none, and batch norm's would drift apart."""
+    buffers = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    for name, mean in average(buffers).items() if buffers else ():
+        buffers[name].copy_(mean)
 
-    def step_scheduler(self, optimizer: Optimizer) -> None:
-        """Step the scheduler of one of the optimizers, if it has one."""
-        found = self.lr_schedulers()
-        for scheduler in found if isinstance(found, list) else [found]:
-            if scheduler is None or cast(Any, scheduler).optimizer is not optimizer:
-                continue
-            metric = None
-            if isinstance(scheduler, ReduceLROnPlateau):
-                metric = self.trainer.callback_metrics.get("val/primary_loss")
-                if metric is None:
-                    raise InputError(
-                        "A ReduceLROnPlateau scheduler needs a validation before each of its steps. Found none: "
-                        "validate every epoch, or choose another scheduler."
-                    )
-            self.lr_scheduler_step(scheduler, metric)
+
+def step_scheduler(module: L.LightningModule, optimizer: Optimizer) -> None:
+    """Step the scheduler of one of the module's optimizers, if it has one."""
+    found = module.lr_schedulers()
+    for scheduler in found if isinstance(found, list) else [found]:
+        if scheduler is None or cast(Any, scheduler).optimizer is not optimizer:
+            continue
+        metric = None
+        if isinstance(scheduler, ReduceLROnPlateau):
+            metric = module.trainer.callback_metrics.get("val/primary_loss")
+            if metric is None:
+                raise InputError(
+                    "A ReduceLROnPlateau scheduler needs a validation before each of its steps. Found none: "
+                    "validate every epoch, or choose another scheduler."
+                )
+        module.lr_scheduler_step(cast(Any, scheduler), metric)

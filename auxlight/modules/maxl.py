@@ -14,6 +14,7 @@ from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hypergradient import Hypergradient, LookAheadGradient
+from auxlight.lookahead import LookAhead
 from auxlight.modules.bilevel import BilevelModule, BilevelOptions
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.seeding import isolated_rng
@@ -41,6 +42,7 @@ class MAXLModule(BilevelModule):
             optimizer is SGD without clipping, that step is not computed twice.
         lookahead_steps: steps of θ, on a batch each, that φ looks ahead by; MAXL: 1. One step likes labels that disturb
             it least (short-horizon bias: Wu et al., 2018). φ's steps are n times fewer, and cost about 1.5n as much.
+        lookahead_lr: rate of the look-ahead's steps; the main optimizer's present rate by default.
         **options: labeler (a `LabelNetwork`), depth, width, entropy_weight (MAXL: 0.2), label_optimizer (MAXL: SGD at
             1e-3 with weight decay 5e-4) and the other arguments of `BilevelModule`.
 
@@ -55,6 +57,7 @@ class MAXLModule(BilevelModule):
         hypergradient: Hypergradient | None = None,
         fused: bool = False,
         lookahead_steps: int = 1,
+        lookahead_lr: float | None = None,
         **options: Unpack[BilevelOptions],
     ) -> None:
         options.setdefault("entropy_weight", 0.2)
@@ -65,9 +68,18 @@ class MAXLModule(BilevelModule):
                 "`lookahead_steps` must be at least 1, and 1 where both networks step at once. "
                 f"Found lookahead_steps={lookahead_steps}, fused={fused}."
             )
+        if lookahead_lr is not None and not lookahead_lr > 0:
+            raise InputError(
+                f"`lookahead_lr` must be positive, or null for the optimizer's. Found lookahead_lr={lookahead_lr}."
+            )
         self.fused = fused
         self.lookahead_steps = lookahead_steps
+        self.lookahead_lr = lookahead_lr
         self.needs_data_module = not fused
+
+    def look_ahead(self) -> LookAhead:
+        """See `BilevelModule.look_ahead`."""
+        return LookAhead(self.plain_optimizers()[0], self.lookahead_lr)
 
     def on_train_start(self) -> None:
         """Check that the look-ahead fits into an epoch."""
@@ -89,7 +101,7 @@ class MAXLModule(BilevelModule):
             rules, start = problem.step.rules(problem.network), problem.step.start(problem.network)
             if meta is None:
                 start = start._replace(parameters={name: value.clone() for name, value in start.parameters.items()})
-        kept = ConvolutionOutputs()
+        kept = ConvolutionOutputs(problem.keep)
         # The dropout masks of the look-ahead; the labels that it was given.
         seeded, given = isolated_rng(problem.seed), cast(LabelledTask, self.labelled_task).given(problem.targets[0])
         with seeded, given, kept.recorded():

@@ -379,7 +379,6 @@ class PrimaryAlone(Combiner):
         ),
         ({"combiner": PrimaryAlone()}, "`combiner` of {} must be the WeightedSum.*Found PrimaryAlone."),
         ({"combiner": Doubled()}, "`combiner` of {} must be the WeightedSum.*Found Doubled."),
-        ({"lookahead_lr": 0.0}, "`lookahead_lr` must be positive.*=0.0."),
         ({"clip_grad_norm": 0.0}, "`clip_grad_norm` must be positive.*=0.0."),
         ({"clip_grad_norm": -1.0}, "`clip_grad_norm` must be positive.*=-1.0."),
         ({"label_clip_grad_norm": 0.0}, "`label_clip_grad_norm` must be positive.*=0.0."),
