@@ -17,7 +17,7 @@ from auxlight.influence import FiniteDifference, ForwardMode
 from auxlight.labelers import AgentLabels, HumanLabels, Labeler, LabelNetwork, RandomLabels, UniformLabels
 from auxlight.modules import AuxiLearnModule, AuxiliaryClassifier, MAXLModule, MultiHeadVGG
 from auxlight.networks import VGG
-from auxlight.rl import BatchReward, RLAuxCallback
+from auxlight.rl import BatchReward, ImprovementReward, InfluenceReward, RLAuxCallback
 
 __version__ = "0.1.0"
 
@@ -38,6 +38,8 @@ __all__ = [
     "ForwardMode",
     "HumanLabels",
     "ImageDataModule",
+    "ImprovementReward",
+    "InfluenceReward",
     "InputError",
     "LabelHierarchy",
     "LabelNetwork",

@@ -1,5 +1,7 @@
 """What an agent can do with an image, and what that means for the main network."""
 
+import math
+
 from torch import Tensor, nn
 
 from auxlight.batch import AuxiliaryTarget
@@ -19,12 +21,14 @@ class LabelActions:
             ψ_y, so that every action says something.
         sharpness: logit of the chosen label before the masked softmax. 1 (paper) gives the chosen of five labels
             0.405 and the others 0.149; infinity a one-hot target.
+        weight_exponents: base-2 logarithms of the lowest and the highest weight (Eq. 8: −5 and 5; the authors' later
+            code: −3 and 5).
 
     Attributes:
         sizes: number of choices of each part.
 
     Raises:
-        InputError: fewer than 2 weight levels, or a sharpness that is not positive.
+        InputError: fewer than 2 weight levels, exponents out of order, or a sharpness that is not positive.
     """
 
     def __init__(
@@ -33,15 +37,22 @@ class LabelActions:
         weight_levels: int | None = None,
         block_relative: bool = False,
         sharpness: float = 1.0,
+        weight_exponents: tuple[float, float] = (-5.0, 5.0),
     ) -> None:
         if weight_levels is not None and weight_levels < 2:
             raise InputError(f"`weight_levels` must be at least 2, or null. Found weight_levels={weight_levels}.")
         if not sharpness > 0:
             raise InputError(f"`sharpness` must be positive. Found sharpness={sharpness}.")
+        if len(weight_exponents) != 2 or not -math.inf < weight_exponents[0] < weight_exponents[1] < math.inf:
+            raise InputError(
+                "`weight_exponents` must be the exponents of the lowest and the highest weight, in this order. "
+                f"Found weight_exponents={tuple(weight_exponents)}."
+            )
         self.hierarchy = hierarchy
         self.weight_levels = weight_levels
         self.block_relative = block_relative
         self.sharpness = sharpness
+        self.weight_exponents = weight_exponents
         labels = max(hierarchy.psi) if block_relative else hierarchy.num_auxiliary
         self.sizes: tuple[int, ...] = (labels,) if weight_levels is None else (labels, weight_levels)
 
@@ -61,4 +72,5 @@ class LabelActions:
         probabilities = masked_softmax(logits, self.hierarchy.mask.to(primary.device)[primary])
         if self.weight_levels is None:
             return AuxiliaryTarget(probabilities, probabilities.new_ones(len(primary)))
-        return AuxiliaryTarget(probabilities, sample_weight(actions[:, 1].float() / (self.weight_levels - 1)))
+        level = actions[:, 1].float() / (self.weight_levels - 1)
+        return AuxiliaryTarget(probabilities, sample_weight(level, *self.weight_exponents))

@@ -1,5 +1,7 @@
 """Labels chosen by a reinforcement learning agent."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,8 @@ from auxlight.labelers.base import Labeler
 from auxlight.networks.agent import AgentNetwork
 from auxlight.networks.vgg import own_trunk
 
+Explorer = Callable[[Batch, Tensor], AuxiliaryTarget]
+
 
 class AgentLabels(Labeler):
     """The agent of RL-AUX and, with a weight head, WA-RL: it sees an image and names its label (and weight).
@@ -20,38 +24,59 @@ class AgentLabels(Labeler):
 
     Args:
         weighted: give each label a weight as well (WA-RL).
-        weight_levels: number of weight levels, from 2⁻⁵ to 2⁵ (Eq. 8).
+        weight_levels: see `LabelActions`; the paper: 21.
+        weight_exponents: see `LabelActions`.
         block_relative: see `LabelActions`.
         sharpness: see `LabelActions`.
         trunk: the agent's eyes, images → (B, trunk.feature_dim); by default a VGG of the main network's depth and
             width with group norm (PPO compares log-probabilities from evaluation and from training, which batch norm
             would make differ; the paper's agent has batch norm).
+        shared_trunk: no eyes of its own: the agent sees the main network's features (detached, behind a layer norm),
+            so that labels cost almost nothing. The paper's agent has its own, which need not learn what the main
+            network happens to know.
+        sees_primary: show the agent the image's primary label, as a one-hot vector beside the eyes' output. In the
+            paper it has to guess which block its label should lie in.
         feature_dim: size of the features under the agent's heads.
         untrained: label even though the agent has never played: the control "untrained agent".
 
+    Attributes:
+        main_feature_dim: size of the main network's features, from `bind` on.
+        explorer: while set, labels training batches in the agent's place, from the batch and what it sees of it;
+            `RLAuxCallback` sets it to let the agent explore online.
+
     Raises:
-        InputError: without `trunk` where the main trunk is no VGG, a trunk without `feature_dim`, or training with
-            an agent that has never played.
+        InputError: a trunk beside a shared one; without `trunk` where the main trunk is no VGG, a trunk without
+            `feature_dim`, or training with an agent that has never played.
     """
 
     network: AgentNetwork
     actions: LabelActions
     epochs_played: Tensor
+    main_feature_dim: int
 
     def __init__(
         self,
         weighted: bool = False,
         weight_levels: int = 21,
+        weight_exponents: tuple[float, float] = (-5.0, 5.0),
         block_relative: bool = False,
         sharpness: float = 1.0,
         trunk: nn.Module | None = None,
+        shared_trunk: bool = False,
+        sees_primary: bool = False,
         feature_dim: int = 256,
         untrained: bool = False,
     ) -> None:
         super().__init__()
         if feature_dim < 1:
             raise InputError(f"`feature_dim` must be at least 1. Found feature_dim={feature_dim}.")
+        if shared_trunk and trunk is not None:
+            raise InputError("`shared_trunk` has the main network's trunk. Found a `trunk` beside it: leave one out.")
         self.weight_levels = weight_levels if weighted else None
+        self.weight_exponents = weight_exponents
+        self.shared_trunk = shared_trunk
+        self.sees_primary = sees_primary
+        self.explorer: Explorer | None = None
         self.block_relative = block_relative
         self.sharpness = sharpness
         self.feature_dim = feature_dim
@@ -62,9 +87,15 @@ class AgentLabels(Labeler):
     def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module, feature_dim: int) -> None:
         """Make the agent's network."""
         super().bind(hierarchy, trunk, feature_dim)
-        self.actions = LabelActions(hierarchy, self.weight_levels, self.block_relative, self.sharpness)
-        eyes, eyes_dim = own_trunk(self, self._trunk[0], trunk, norm="group")
-        self.network = AgentNetwork(eyes, eyes_dim, self.feature_dim, self.actions.sizes)
+        self.actions = LabelActions(
+            hierarchy, self.weight_levels, self.block_relative, self.sharpness, self.weight_exponents
+        )
+        self.main_feature_dim = feature_dim
+        eyes: nn.Module = nn.LayerNorm(feature_dim)
+        if not self.shared_trunk:
+            eyes, feature_dim = own_trunk(self, self._trunk[0], trunk, norm="group")
+        num_primary = hierarchy.num_primary if self.sees_primary else 0
+        self.network = AgentNetwork(eyes, feature_dim, self.feature_dim, self.actions.sizes, num_primary)
         # Trained by the agent's own optimizer in its own phase; the main optimizer and DDP leave it alone.
         self.network.requires_grad_(False)
         self.network.eval()
@@ -78,10 +109,13 @@ class AgentLabels(Labeler):
 
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
         """See `Labeler.forward`."""
+        seen = features.detach().float() if self.shared_trunk else batch.image
+        if self.training and self.explorer is not None:
+            return self.explorer(batch, seen)
         if self.training and not self.untrained and not self.epochs_played:
             raise InputError(
                 "`labeler` AgentLabels needs an agent that has played. Found one that has not: add RLAuxCallback to "
                 "the trainer's callbacks, or set `untrained: true` for the control."
             )
         with torch.no_grad():
-            return self.actions.target(self.network.act(batch.image), batch.primary)
+            return self.actions.target(self.network.act(seen, batch.primary), batch.primary)

@@ -1,7 +1,8 @@
 """A classifier with auxiliary tasks beside its primary one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 import lightning as L
@@ -119,6 +120,7 @@ class AuxiliaryClassifier(L.LightningModule):
         self.scheduler_interval: Literal["epoch", "step"] = scheduler_interval
         self.primary_head = Head(feature_dim, self.hierarchy.num_primary, head_dim)
         self.combiner = combiner or WeightedSum()
+        self._given: tuple[Tensor, Tensor] | None = None
         self.tasks = nn.ModuleList()
         if labeler is not None:
             labeler.bind(self.hierarchy, trunk, feature_dim)
@@ -135,6 +137,8 @@ class AuxiliaryClassifier(L.LightningModule):
 
     def features(self, image: Tensor) -> Tensor:
         """Trunk features (B, feature_dim) of images (B, C, H, W)."""
+        if self._given is not None and self._given[0] is image:
+            return self._given[1]
         features: Tensor = self.trunk(image)
         if features.shape[1:] != (self.feature_dim,):
             raise InputError(
@@ -142,6 +146,15 @@ class AuxiliaryClassifier(L.LightningModule):
                 f"features of shape {tuple(features.shape)}."
             )
         return features
+
+    @contextmanager
+    def given_features(self, image: Tensor, features: Tensor) -> Iterator[None]:
+        """Inside this block these are the features of these images: a step goes on from them and their graph."""
+        self._given = (image, features)
+        try:
+            yield
+        finally:
+            self._given = None
 
     def forward(self, image: Tensor) -> Tensor:
         """Primary logits (B, C) of images (B, channels, H, W)."""

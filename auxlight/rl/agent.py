@@ -1,12 +1,8 @@
-"""Making an agent and letting it play."""
+"""Making an agent."""
 
 from collections.abc import Callable
-from numbers import Real
-from typing import Any
 
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
@@ -84,84 +80,3 @@ class PaperPPO(PPO):
             target_kl=target_kl,
             device=device,
         )
-
-
-class EpochMeans(KVWriter):
-    """An SB3 log writer that keeps the mean of each number until it is read."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {}
-
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Take the numbers of one dump; times, and what SB3 itself keeps out of TensorBoard (counters), stay out."""
-        for key, value in key_values.items():
-            excluded = key.startswith("time/") or "tensorboard" in (key_excluded.get(key) or ())
-            if isinstance(value, Real) and not excluded:
-                self.values.setdefault(key.removeprefix("train/").removeprefix("rollout/"), []).append(float(value))
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    def read(self) -> dict[str, float]:
-        """Means since the last reading."""
-        means = {key: sum(values) / len(values) for key, values in self.values.items()}
-        self.values.clear()
-        return means
-
-
-class Player:
-    """An agent that plays whole episodes, however its rollout length divides them.
-
-    Args:
-        agent: an on-policy algorithm over the environment.
-
-    Raises:
-        InputError: a learning rate or clip range that is scheduled.
-    """
-
-    def __init__(self, agent: OnPolicyAlgorithm) -> None:
-        for name in ("lr_schedule", "clip_range", "clip_range_vf"):
-            schedule = getattr(agent, name, None)
-            if callable(schedule) and schedule(1.0) != schedule(0.0):
-                raise InputError(
-                    f"`agent` must have constant rates: SB3 would run a schedule to its end in every epoch. Found "
-                    f"{name} from {schedule(1.0)} to {schedule(0.0)}."
-                )
-        self.agent = agent
-        self.max_rollout = agent.n_steps
-        self.writer = EpochMeans()
-        agent.set_logger(Logger(folder=None, output_formats=[self.writer]))
-
-    def play(self, env: VecEnv, steps: int, callback: BaseCallback | None = None) -> dict[str, float]:
-        """Learn from exactly `steps` vector steps, starting with a reset.
-
-        SB3 rounds up to whole rollouts, which would play past the episode's end. So the steps are dealt out in equal
-        rollouts, ±1, of at most the length asked for.
-
-        Returns:
-            Means of what the algorithm logs (losses, KL, entropy, explained variance).
-        """
-        self.agent.set_env(env)  # forces a reset
-        rollouts = -(-steps // self.max_rollout)
-        length, longer = divmod(steps, rollouts)
-        for n_steps, count in ((length + 1, longer), (length, rollouts - longer)):
-            if count:
-                self.agent.n_steps = n_steps
-                self.agent.rollout_buffer.buffer_size = n_steps
-                self.agent.rollout_buffer.reset()
-                self.agent.learn(count * n_steps * env.num_envs, callback, reset_num_timesteps=False)
-        self.agent.policy.set_training_mode(False)
-        self.agent.logger.dump()  # what the last update recorded
-        return self.writer.read()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Optimizer and counter as plain values and tensors; the policy's weights belong to the module."""
-        return {
-            "optimizer": self.agent.policy.optimizer.state_dict(),
-            "num_timesteps": self.agent.num_timesteps,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
-        self.agent.policy.optimizer.load_state_dict(state["optimizer"])
-        self.agent.num_timesteps = state["num_timesteps"]

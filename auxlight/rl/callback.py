@@ -1,24 +1,31 @@
 """Where Lightning and the agent meet."""
 
 from collections.abc import Iterator
-from itertools import count, islice
-from typing import Any, cast
+from itertools import count, islice, repeat
+from pathlib import Path
+from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import TQDMProgressBar
-from stable_baselines3.common.callbacks import BaseCallback
+import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from tqdm.auto import tqdm
+from torch import Tensor
 
-from auxlight.batch import Batch
+from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.labelers.agent import AgentLabels
 from auxlight.modules.classifier import AuxiliaryClassifier
-from auxlight.rl.agent import AgentFactory, PaperPPO, Player
+from auxlight.rl.agent import AgentFactory, PaperPPO
+from auxlight.rl.checks import check_data, check_module, check_trainer
+from auxlight.rl.game import LabellingGame
 from auxlight.rl.module_learner import ModuleLearner
+from auxlight.rl.observations import FeatureObservation, ImageObservation
+from auxlight.rl.online import OnlineGame
+from auxlight.rl.player import Player
 from auxlight.rl.policy import AgentPolicy
+from auxlight.rl.progress import AgentProgress
 from auxlight.rl.rewards import BatchReward, Reward
+from auxlight.rl.tally import Tally
 from auxlight.rl.vec_env import AuxTaskVecEnv
 from auxlight.seeding import derive_seed, global_seed, isolated_rng
 
@@ -29,139 +36,231 @@ class RLAuxCallback(L.Callback):
     At the start of a training epoch the canonical network is remembered; the agent labels batch after batch, the
     network really trains on them, and the agent learns from the reward; then network, optimizer, schedules and random
     generators are put back, bit for bit, and Lightning trains the network for one epoch with the agent as labeler.
-    The agent's images and augmentations are a stream of their own, and so are the reward's.
+    The agent's images and augmentations are a stream of their own, and so are the reward's. On several devices each
+    plays on images of its own, and the gradients of network and agent are averaged.
 
-    Logs once an epoch, under ``agent/``: the mean reward, and what the algorithm reports (losses, KL, entropy,
-    explained variance).
+    Logs once an epoch, under ``agent/``: the mean reward, what the algorithm reports (losses, KL, entropy, explained
+    variance), the share of labels inside their block, their entropy, the weights; and to TensorBoard histograms of
+    each class's labels and of the weights.
 
     Args:
         agent: (policy, environment) → an on-policy algorithm of Stable-Baselines3; RL-AUX's PPO by default.
         reward: what the agent is rewarded for; RL-AUX's `BatchReward` by default.
+        reset: see `LabellingGame`; the paper: "epoch".
+        every_n_epochs: the agent plays before every n-th epoch of the main network; the paper: before each.
+        epoch_fraction: of the main epoch's batches, the share that the agent plays; the paper: all.
+        pretrain_epochs: further epochs that the agent plays before the main network's first; the paper: none.
+        online: no epochs of the agent's own, and nothing to put back: it labels the main network's batches by chance,
+            is rewarded for them, and learns in between. A fraction of the paper's cost; the main network trains on
+            explored labels.
 
     Raises:
-        InputError: at the start of the fit, for a module without `AgentLabels` or with manual optimisation, without
-            an auxlight data module, beside another RLAuxCallback, with accumulated gradients, or on several devices.
+        InputError: values out of range or that exclude each other; at the start of the fit, for a module without
+            `AgentLabels` or with manual optimisation, without an auxlight data module, beside another RLAuxCallback,
+            with accumulated gradients, or without the images that the reward asks for.
     """
 
-    def __init__(self, agent: AgentFactory = PaperPPO, reward: Reward | None = None) -> None:
+    def __init__(
+        self,
+        agent: AgentFactory = PaperPPO,
+        reward: Reward | None = None,
+        reset: Literal["epoch", "batch"] = "epoch",
+        every_n_epochs: int = 1,
+        epoch_fraction: float = 1.0,
+        pretrain_epochs: int = 0,
+        online: bool = False,
+    ) -> None:
+        for name, value, least in (("every_n_epochs", every_n_epochs, 1), ("pretrain_epochs", pretrain_epochs, 0)):
+            if value < least:
+                raise InputError(f"`{name}` must be at least {least}. Found {name}={value}.")
+        if not 0 < epoch_fraction <= 1:
+            raise InputError(f"`epoch_fraction` must lie above 0, and at 1 at most. Found {epoch_fraction}.")
+        if online and (epoch_fraction < 1 or reset == "batch"):
+            raise InputError(
+                "An online agent plays every step of the main network, and none is taken back. Found online=True with "
+                f"epoch_fraction={epoch_fraction}, reset={reset!r}: leave these out."
+            )
         self.agent = agent
         self.reward = reward or BatchReward()
+        self.reset = reset
+        self.every_n_epochs = every_n_epochs
+        self.epoch_fraction = epoch_fraction
+        self.pretrain_epochs = pretrain_epochs
+        self.online = online
+        self._forget()
+
+    def _forget(self) -> None:
         self._player: Player | None = None
         self._saved: dict[str, Any] | None = None
         self._epoch_played = -1
+        self._game: OnlineGame | None = None
+        self._tally: Tally | None = None
+
+    @property
+    def player(self) -> OnPolicyAlgorithm | None:
+        """The agent, from its first epoch on."""
+        return None if self._player is None else self._player.agent
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Forget an earlier fit; a checkpoint's state comes after this."""
         if stage == "fit":
-            self._player, self._saved, self._epoch_played = None, None, -1
+            self._forget()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check what the game needs."""
-        task = pl_module.labelled_task if isinstance(pl_module, AuxiliaryClassifier) else None
-        if task is None or not isinstance(task.labeler, AgentLabels) or not pl_module.automatic_optimization:
-            found = type(pl_module).__name__ if task is None else f"labeler {type(task.labeler).__name__}"
-            raise InputError(
-                "RLAuxCallback needs an AuxiliaryClassifier with automatic optimisation and the labeler AgentLabels. "
-                f"Found {found}: set `labeler: auxlight.AgentLabels`, or remove the callback."
-            )
-        datamodule = getattr(trainer, "datamodule", None)
-        if not isinstance(datamodule, ImageDataModule):
-            raise InputError(
-                "RLAuxCallback draws images beside the training loop and needs an auxlight data module. "
-                f"Found {type(datamodule).__name__}: subclass auxlight.datamodules.ImageDataModule."
-            )
-        if sum(isinstance(callback, RLAuxCallback) for callback in cast(Any, trainer).callbacks) > 1:
-            raise InputError("One RLAuxCallback plays all of a module's agent epochs. Found several: keep one.")
-        if trainer.accumulate_grad_batches != 1:
-            raise InputError(
-                "RLAuxCallback takes one step of the main network per batch. Found "
-                f"accumulate_grad_batches={trainer.accumulate_grad_batches}: raise `batch_size` instead."
-            )
-        if trainer.precision in ("64-true", "bf16-true", "16-true"):
-            raise InputError(
-                f"RLAuxCallback's agent computes in float32. Found precision={trainer.precision}: set "
-                "`trainer.precision` to 32 or bf16-mixed."
-            )
-        if trainer.world_size > 1:
-            raise InputError(
-                f"RLAuxCallback runs on one device for now. Found {trainer.world_size}: set `trainer.devices: 1`."
-            )
+        check_module(pl_module)
+        check_trainer(trainer, RLAuxCallback)
+        check_data(trainer, self.reward)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The agent's epoch."""
-        self._play(trainer, pl_module)
+        """The agent's epoch, or the beginning of an online one."""
+        self._begin_epoch(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The agent's epoch, where Lightning left out `on_train_epoch_start` (resumed at the end of an epoch)."""
-        if batch_idx == 0 and self._epoch_played != trainer.current_epoch:
-            self._play(trainer, pl_module)
+        """An online agent's step begins.
 
-    def _play(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        module = cast(AuxiliaryClassifier, pl_module)  # on_fit_start has checked the types
-        labeler = cast(AgentLabels, cast(Any, module.labelled_task).labeler)
-        datamodule = cast(ImageDataModule, cast(Any, trainer).datamodule)
-        steps = int(trainer.num_training_batches)  # as many as the main epoch, `limit_train_batches` included
-        learner = ModuleLearner(trainer, module, labeler)
-        env = AuxTaskVecEnv(
+        Where Lightning left out `on_train_epoch_start` (resumed at the end of an epoch), the agent plays now.
+        """
+        if batch_idx == 0 and self._epoch_played != trainer.current_epoch:
+            self._begin_epoch(trainer, pl_module)
+        if self._game is not None:
+            self._game.before_step()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """An online agent is rewarded, and learns."""
+        if self._game is None or self._player is None or self._tally is None:
+            return
+        module, labeler = check_module(pl_module)
+        with isolated_rng(self._seed(trainer, "learn", batch_idx)):
+            self._tally.add(batch, *self._game.after_step(batch))
+        if self._game.is_over:
+            self._end_online(labeler)
+            self._log(trainer, module, self._tally, self._player.report())
+            labeler.epochs_played += 1
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """No exploration outside of a fit."""
+        self._end_online(check_module(pl_module)[1])
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """No exploration outside of a fit."""
+        labeler = getattr(getattr(pl_module, "labelled_task", None), "labeler", None)
+        if isinstance(labeler, AgentLabels):
+            self._end_online(labeler)
+
+    def _begin_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        module, labeler = check_module(pl_module)
+        epoch = trainer.current_epoch
+        if epoch == 0 and not labeler.epochs_played:
+            for number in range(self.pretrain_epochs):
+                self._play(trainer, module, labeler, f"pretraining {number}")
+        if epoch % self.every_n_epochs == 0:
+            if self.online:
+                self._begin_online(trainer, module, labeler)
+            else:
+                self._play(trainer, module, labeler, str(epoch))
+        self._epoch_played = epoch
+
+    def _play(self, trainer: L.Trainer, module: AuxiliaryClassifier, labeler: AgentLabels, name: str) -> None:
+        data = check_data(trainer, self.reward)
+        steps = max(1, round(self.epoch_fraction * self._main_steps(trainer)))
+        learner, tally = ModuleLearner(trainer, module, labeler), Tally(labeler.hierarchy)
+        game = LabellingGame(
             learner,
-            lambda: islice(datamodule.training_batches("agent", trainer.current_epoch), steps),
-            self._evaluation(trainer, datamodule),
+            lambda: islice(data.training_batches(f"agent {name}", 0), steps),
+            self._evaluation(data, name),
             labeler.actions,
             self.reward,
-            datamodule.batch_size,
-            datamodule.image_shape,
+            self.reset,
+            watch=tally.add,
         )
-        progress_bar = trainer.progress_bar_callback
-        bar = tqdm(
-            total=steps,
-            desc=f"Epoch {trainer.current_epoch} · agent",
-            leave=False,
-            position=1,
-            dynamic_ncols=True,
-            disable=not (isinstance(progress_bar, TQDMProgressBar) and progress_bar.is_enabled),
-        )
-        player = self._player = self._player or self._make_player(labeler, env, module.device)
+        env = AuxTaskVecEnv(game, self._observation(data, labeler), data.batch_size)
+        player = self._player = self._player or self._make_player(trainer, labeler, env, module.device)
+        progress = AgentProgress(trainer, f"Epoch {name} · agent", steps)
         learner.snapshot()
         labeler.network.requires_grad_(True)
-        with isolated_rng(derive_seed(global_seed(), "agent", trainer.current_epoch)), bar:
+        with isolated_rng(self._seed(trainer, name)), progress.bar:
             try:
-                report = player.play(env, steps, _Progress(bar))
+                report = player.play(env, steps, progress)
             finally:
                 learner.restore()
                 labeler.network.requires_grad_(False)
                 labeler.network.zero_grad()
         labeler.epochs_played += 1
-        self._epoch_played = trainer.current_epoch
-        module.log_dict(
-            {"agent/reward": env.mean_reward} | {f"agent/{key}": value for key, value in report.items()},
-            on_step=False,
-            on_epoch=True,
-        )
+        self._log(trainer, module, tally, report)
 
-    def _make_player(self, labeler: AgentLabels, env: AuxTaskVecEnv, device: Any) -> Player:
+    def _begin_online(self, trainer: L.Trainer, module: AuxiliaryClassifier, labeler: AgentLabels) -> None:
+        data, epoch = check_data(trainer, self.reward), trainer.current_epoch
+        learner, observation = ModuleLearner(trainer, module, labeler), self._observation(data, labeler)
+        if self._player is None:  # its environment only tells it the shapes
+            shapes = LabellingGame(learner, tuple, iter(()), labeler.actions, self.reward)
+            env = AuxTaskVecEnv(shapes, observation, data.batch_size)
+            self._player = self._make_player(trainer, labeler, env, module.device)
+        evaluation, steps = self._evaluation(data, str(epoch)), self._main_steps(trainer)
+        game = OnlineGame(self._player, learner, evaluation, labeler.actions, self.reward, observation, steps)
+
+        def explore(batch: Batch, seen: Tensor) -> AuxiliaryTarget:
+            with isolated_rng(self._seed(trainer, "explore", int(batch.index[0]))):
+                return game.choose(batch, seen)
+
+        self._game, self._tally, labeler.explorer = game, Tally(labeler.hierarchy), explore
+
+    def _end_online(self, labeler: AgentLabels) -> None:
+        self._game, labeler.explorer = None, None
+
+    def _main_steps(self, trainer: L.Trainer) -> int:
+        return int(trainer.num_training_batches)  # `limit_train_batches` included
+
+    def _observation(self, data: ImageDataModule, labeler: AgentLabels) -> ImageObservation:
+        num_primary = labeler.hierarchy.num_primary if labeler.sees_primary else None
+        if labeler.shared_trunk:
+            return FeatureObservation(labeler.main_feature_dim, num_primary)
+        return ImageObservation(data.image_shape, num_primary)
+
+    def _seed(self, trainer: L.Trainer, *coordinates: int | str) -> int:
+        return derive_seed(global_seed(), "agent", trainer.current_epoch, trainer.global_rank, *coordinates)
+
+    def _log(self, trainer: L.Trainer, module: AuxiliaryClassifier, tally: Tally, report: dict[str, float]) -> None:
+        scalars = tally.scalars() | {f"agent/{key}": value for key, value in report.items()}
+        module.log_dict(scalars, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+        if trainer.is_global_zero and trainer.logger is not None:
+            tally.write_histograms(trainer.logger, trainer.global_step)
+
+    def _make_player(
+        self, trainer: L.Trainer, labeler: AgentLabels, env: AuxTaskVecEnv, device: torch.device
+    ) -> Player:
         with isolated_rng(derive_seed(global_seed(), "make agent")):  # making a policy draws layers that it then drops
             try:
-                agent = cast(Any, self.agent)(AgentPolicy.around(labeler.network), env, device=device)
-            except (ValueError, AssertionError) as error:  # how SB3 and torch refuse a value
+                agent = self.agent(AgentPolicy.around(labeler.network), env, device=device)  # type: ignore[call-arg]
+            except (ValueError, AssertionError, TypeError) as error:  # how SB3 and torch refuse a value
                 raise InputError(f"`agent` does not take its arguments: {' '.join(str(error).split())}") from error
         if not isinstance(agent, OnPolicyAlgorithm):
             raise InputError(
                 "`agent` of RLAuxCallback must make an on-policy algorithm of Stable-Baselines3 (PPO, A2C, …). "
                 f"Found {type(agent).__name__}."
             )
-        player = Player(agent)
+        player = Player(agent, trainer.world_size)
         if self._saved is not None:
             player.load_state_dict(self._saved)
             self._saved = None
         return player
 
-    def _evaluation(self, trainer: L.Trainer, datamodule: ImageDataModule) -> Iterator[Batch]:
-        """Random training images for the reward, endlessly."""
-        stream = f"reward {trainer.current_epoch}"
+    def _evaluation(self, data: ImageDataModule, name: str) -> Iterator[Batch]:
+        """Random images for the reward, endlessly, each batch as often as it wants."""
+        split: Literal["meta", "train"] = "meta" if self.reward.held_out else "train"
         for passes in count():
-            yield from datamodule.training_batches(stream, passes, self.reward.batch_size)
+            for batch in data.training_batches(f"reward {name}", passes, self.reward.batch_size, split):
+                yield from repeat(batch, self.reward.evaluation_steps)
+
+    def export_agent(self, path: str | Path) -> None:
+        """Write the agent as a zip of Stable-Baselines3, for `PPO.load` and its kin elsewhere."""
+        if self.player is None:
+            raise InputError("An agent can be exported once it has played. Found none: fit first.")
+        self.player.save(path)
 
     def state_dict(self) -> dict[str, Any]:
         """The agent's optimizer and counters; its network belongs to the module."""
@@ -172,22 +271,3 @@ class RLAuxCallback(L.Callback):
         """Take up a saved state as soon as the agent exists."""
         self._saved = state_dict["player"]
         self._epoch_played = state_dict["epoch_played"]
-
-
-class _Progress(BaseCallback):
-    """Moves a progress bar by one each vector step, and says when the policy is being updated."""
-
-    def __init__(self, bar: Any) -> None:
-        super().__init__()
-        self.bar = bar
-        self.title = str(bar.desc) if not bar.disable else ""
-
-    def _on_rollout_start(self) -> None:
-        self.bar.set_description(self.title)
-
-    def _on_rollout_end(self) -> None:
-        self.bar.set_description(f"{self.title} learns")
-
-    def _on_step(self) -> bool:
-        self.bar.update(1)
-        return True

@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar
 
-import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -17,13 +16,14 @@ class AgentFeatures(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Space[Any], network: AgentNetwork) -> None:
         super().__init__(observation_space, network.feature_dim)
-        self.body = network.body
+        self.eyes, self.mixer = network.eyes, network.mixer
+        self._features = [network.features]  # in a list: no second registration of the network
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """Features (B, feature_dim) of images (B, C, H, W)."""
-        # The rollout buffer hands out plain memory; convolutions are faster on this layout.
-        features: Tensor = self.body(observations.contiguous(memory_format=torch.channels_last))
-        return features
+    def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
+        """Features (B, feature_dim) of an observation: what is seen, or with the primary label beside it."""
+        if isinstance(observations, Tensor):
+            return self._features[0](observations)
+        return self._features[0](observations["seen"], observations["primary"].flatten(1))
 
 
 class AgentPolicy(ActorCriticPolicy):

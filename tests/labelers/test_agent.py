@@ -124,7 +124,7 @@ def test_an_agent_that_has_not_played_may_be_given_labels():
 
 def test_default_trunk_resembles_the_main_one_with_group_norm():
     module, labeler = make_module()
-    trunk = labeler.network.body[0]
+    trunk = labeler.network.eyes
     assert isinstance(trunk, VGG) and trunk is not module.trunk
     assert (trunk.depth, trunk.width, trunk.in_channels) == (11, 0.0625, 3)
     assert any(isinstance(m, nn.GroupNorm) for m in trunk.modules())

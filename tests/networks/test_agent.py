@@ -14,9 +14,9 @@ def network() -> AgentNetwork:
 
 def test_shapes(network):
     image = torch.randn(3, 3, 32, 32)
-    assert network.body(image).shape == (3, 16)
+    assert network.features(image).shape == (3, 16)
     assert network(image).shape == (3, 31)
-    assert network.value_head(network.body(image)).shape == (3, 1)
+    assert network.value_head(network.features(image)).shape == (3, 1)
     assert network.act(image).shape == (3, 2) and network.act(image).dtype == torch.int64
 
 

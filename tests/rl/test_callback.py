@@ -53,17 +53,16 @@ class MeasuringReward(BatchReward):
 
     moved = 0
 
-    def __call__(self, learner, batch, target, evaluation):
-        module, trainer = learner.module, learner.trainer
-        images = next(evaluation)
-        before = state_of(trainer, module)
-        learner.primary_loss(images)
-        measured = state_of(trainer, module)
-        assert_equal(measured, before)
-        reward = super().__call__(learner, batch, target, evaluation)
-        after = state_of(trainer, module)["network"]
-        self.moved += not torch.equal(after["primary_head.0.weight"], before["network"]["primary_head.0.weight"])
-        return reward
+    def before_step(self, learner, evaluation):
+        before = state_of(learner.trainer, learner.module)
+        learner.primary_loss(evaluation)
+        assert_equal(state_of(learner.trainer, learner.module), before)
+        return before["network"]
+
+    def after_step(self, learner, batch, target, evaluation, before):
+        after = state_of(learner.trainer, learner.module)["network"]
+        self.moved += not torch.equal(after["primary_head.0.weight"], before["primary_head.0.weight"])
+        return super().after_step(learner, batch, target, evaluation, before)
 
 
 class Checked(RLAuxCallback):
@@ -277,8 +276,7 @@ def test_after_the_agents_epoch_everything_is_as_it_was_under(arguments):
 
 def test_an_interrupted_agent_epoch_leaves_the_canonical_network():
     class Failing(BatchReward):
-        def __call__(self, learner, batch, target, evaluation):
-            learner.train_on(batch, target)
+        def after_step(self, learner, batch, target, evaluation, before):
             raise RuntimeError("lost power")
 
     L.seed_everything(0, verbose=False)

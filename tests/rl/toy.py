@@ -1,6 +1,6 @@
 """Small stand-ins for the parts around the game."""
 
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +40,12 @@ class RecordingLearner:
 class RewardLabel(Reward):
     """1 for images that got the label of their kind (the sign of their first pixel), 0 for others."""
 
-    batch_size = 4
+    def __init__(self) -> None:
+        super().__init__(batch_size=4)
 
-    def __call__(self, learner: Learner, batch: Batch, target: AuxiliaryTarget, evaluation: Iterator[Batch]) -> Tensor:
-        learner.train_on(batch, target)
+    def after_step(
+        self, learner: Learner, batch: Batch, target: AuxiliaryTarget, evaluation: Batch, before: Any
+    ) -> Tensor:
         good = torch.where(batch.image[:, 0, 0, 0] > 0, 1, 0)
         return (target.probabilities.argmax(-1) == good).float()
 
