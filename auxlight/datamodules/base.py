@@ -145,7 +145,7 @@ class ImageDataModule(L.LightningDataModule):
             split: "train", "meta", "val" or "test".
             train: shuffled, augmented, complete batches only; otherwise every image once, in order, as it is.
             stream: name of an independent order and augmentation.
-            batch_size: the module's own by default; capped at the size of the split.
+            batch_size: the module's own by default; capped at the size of the split, or of a device's share of it.
 
         Raises:
             InputError: a training batch larger than a device's share, or Lightning's `overfit_batches`, which would
@@ -161,7 +161,8 @@ class ImageDataModule(L.LightningDataModule):
         if not len(dataset):
             raise InputError(f"`{split}_split` must be above 0 for images to be held out. Found {split}_split=0.")
         devices = self.trainer.world_size if self.trainer else 1
-        share = max(1, len(dataset) // devices) if split == "meta" else len(dataset)
+        beside = train and stream != "main"  # of streams beside the training loop a smaller batch will do
+        share = max(1, len(dataset) // devices) if beside else len(dataset)
         sampler = BatchSampler(
             dataset,
             min(self.batch_size if batch_size is None else batch_size, share),

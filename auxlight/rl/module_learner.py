@@ -75,7 +75,7 @@ class ModuleLearner:
             with_gradient = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             means = self.average({str(n): cast(Tensor, p.grad) for n, p in enumerate(with_gradient)})
             for parameter, mean in zip(with_gradient, means.values(), strict=True):
-                parameter.grad = mean
+                cast(Tensor, parameter.grad).copy_(mean)
             return loss
 
         strategy.optimizer_step(optimizer, closure, self.module)
