@@ -1,6 +1,7 @@
 """Where Lightning and the agent meet."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import count, islice, repeat
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +49,8 @@ class RLAuxCallback(L.Callback):
         reward: what the agent is rewarded for; RL-AUX's `BatchReward` by default.
         reset: see `LabellingGame`; the paper: "epoch".
         every_n_epochs: the agent plays before every n-th epoch of the main network; the paper: before each.
-        epoch_fraction: of the main epoch's batches, the share that the agent plays; the paper: all.
+        epoch_fraction: of the main epoch's batches, the share that the agent plays; the paper: all. Online, the share
+            that it explores; the others it labels as well as it can.
         pretrain_epochs: further epochs that the agent plays before the main network's first; the paper: none.
         online: no epochs of the agent's own, and nothing to put back: it labels the main network's batches by chance,
             is rewarded for them, and learns in between. A fraction of the paper's cost; the main network trains on
@@ -75,10 +77,9 @@ class RLAuxCallback(L.Callback):
                 raise InputError(f"`{name}` must be at least {least}. Found {name}={value}.")
         if not 0 < epoch_fraction <= 1:
             raise InputError(f"`epoch_fraction` must lie above 0, and at 1 at most. Found {epoch_fraction}.")
-        if online and (epoch_fraction < 1 or reset == "batch"):
+        if online and reset == "batch":
             raise InputError(
-                "An online agent plays every step of the main network, and none is taken back. Found online=True with "
-                f"epoch_fraction={epoch_fraction}, reset={reset!r}: leave these out."
+                "Of an online agent no step is taken back. Found online=True and reset='batch': leave it out."
             )
         self.agent = agent
         self.reward = reward or BatchReward()
@@ -125,32 +126,29 @@ class RLAuxCallback(L.Callback):
         """
         if batch_idx == 0 and self._epoch_played != trainer.current_epoch:
             self._begin_epoch(trainer, pl_module)
-        if self._game is not None:
+        if self._game is not None and self._explores(trainer, batch_idx):
             self._game.before_step()
+            check_module(pl_module)[1].explorer = partial(self._explore, trainer, self._game)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """An online agent is rewarded, and learns."""
-        if self._game is None or self._player is None or self._tally is None:
-            return
         module, labeler = check_module(pl_module)
+        labeler.explorer = None
+        if self._game is None or self._player is None or self._tally is None or not self._explores(trainer, batch_idx):
+            return
         with isolated_rng(self._seed(trainer, "learn", batch_idx)):
             self._tally.add(batch, *self._game.after_step(batch))
         if self._game.is_over:
-            self._end_online(labeler)
+            self._game = None
             self._log(trainer, module, self._tally, self._player.report())
-            labeler.epochs_played += 1
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """No exploration outside of a fit."""
-        self._end_online(check_module(pl_module)[1])
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """No exploration outside of a fit."""
         labeler = getattr(getattr(pl_module, "labelled_task", None), "labeler", None)
         if isinstance(labeler, AgentLabels):
-            self._end_online(labeler)
+            labeler.explorer = None
 
     def _begin_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         module, labeler = check_module(pl_module)
@@ -167,7 +165,7 @@ class RLAuxCallback(L.Callback):
 
     def _play(self, trainer: L.Trainer, module: AuxiliaryClassifier, labeler: AgentLabels, name: str) -> None:
         data = check_data(trainer, self.reward)
-        steps = max(1, round(self.epoch_fraction * self._main_steps(trainer)))
+        steps = self._steps(trainer)
         learner, tally = ModuleLearner(trainer, module, labeler), Tally(labeler.hierarchy)
         game = LabellingGame(
             learner,
@@ -200,20 +198,23 @@ class RLAuxCallback(L.Callback):
             shapes = LabellingGame(learner, tuple, iter(()), labeler.actions, self.reward)
             env = AuxTaskVecEnv(shapes, observation, data.batch_size)
             self._player = self._make_player(trainer, labeler, env, module.device)
-        evaluation, steps = self._evaluation(data, str(epoch)), self._main_steps(trainer)
+        evaluation, steps = self._evaluation(data, str(epoch)), self._steps(trainer)
         game = OnlineGame(self._player, learner, evaluation, labeler.actions, self.reward, observation, steps)
+        self._game, self._tally = game, Tally(labeler.hierarchy)
+        labeler.epochs_played += 1
 
-        def explore(batch: Batch, seen: Tensor) -> AuxiliaryTarget:
-            with isolated_rng(self._seed(trainer, "explore", int(batch.index[0]))):
-                return game.choose(batch, seen)
+    def _explore(self, trainer: L.Trainer, game: OnlineGame, batch: Batch, seen: Tensor) -> AuxiliaryTarget:
+        with isolated_rng(self._seed(trainer, "explore", int(batch.index[0]))):
+            return game.choose(batch, seen)
 
-        self._game, self._tally, labeler.explorer = game, Tally(labeler.hierarchy), explore
+    def _steps(self, trainer: L.Trainer) -> int:
+        """Of the agent's epoch; `limit_train_batches` is honoured."""
+        return max(1, round(self.epoch_fraction * int(trainer.num_training_batches)))
 
-    def _end_online(self, labeler: AgentLabels) -> None:
-        self._game, labeler.explorer = None, None
-
-    def _main_steps(self, trainer: L.Trainer) -> int:
-        return int(trainer.num_training_batches)  # `limit_train_batches` included
+    def _explores(self, trainer: L.Trainer, batch_idx: int) -> bool:
+        """Whether this is one of the agent's steps, which lie evenly among the main network's."""
+        batches, steps = int(trainer.num_training_batches), self._steps(trainer)
+        return batch_idx * steps % batches < steps
 
     def _observation(self, data: ImageDataModule, labeler: AgentLabels) -> ImageObservation:
         num_primary = labeler.hierarchy.num_primary if labeler.sees_primary else None

@@ -149,10 +149,19 @@ def test_the_agent_plays_as_often_as_asked_for():
         assert len(module.targets) == 4 * STEPS
 
 
-@pytest.mark.parametrize(("fraction", "steps"), [(0.01, 1), (0.5, 2), (1.0, 4)])
-def test_a_fraction_of_an_epoch(fraction, steps):
-    _, _, callback, _ = fit(epoch_fraction=fraction)
-    assert callback.player.num_timesteps == steps * 50
+@pytest.mark.parametrize("online", [False, True])
+@pytest.mark.parametrize(("fraction", "steps"), [(0.01, 1), (0.5, 2), (0.75, 3), (1.0, 4)])
+def test_a_fraction_of_an_epoch(fraction, steps, online):
+    _, module, callback, _ = fit(epoch_fraction=fraction, online=online, epochs=2)
+    assert callback.player.num_timesteps == 2 * steps * 50
+    assert len(module.targets) == 2 * STEPS
+    spread = [bool(target.weight.unique().numel() > 5) for target in module.targets]
+    assert sum(spread) == (2 * steps if online else 0)  # of 21 levels, by chance; the most probable ones are few
+
+
+def test_an_online_agents_steps_lie_evenly_among_the_others():
+    _, module, *_ = fit(epoch_fraction=0.5, online=True)
+    assert [bool(target.weight.unique().numel() > 5) for target in module.targets] == [True, False, True, False]
 
 
 def test_pretraining_is_not_repeated_by_a_resumed_run(tmp_path):
@@ -233,7 +242,6 @@ def test_the_influence_of_an_image_is_what_its_weight_does():
         (lambda: RLAuxCallback(pretrain_epochs=-1), "`pretrain_epochs` must be at least 0.*=-1"),
         (lambda: RLAuxCallback(epoch_fraction=0), "`epoch_fraction` must lie"),
         (lambda: RLAuxCallback(epoch_fraction=1.5), "`epoch_fraction` must lie.*1.5"),
-        (lambda: RLAuxCallback(online=True, epoch_fraction=0.5), "online agent.*epoch_fraction=0.5"),
         (lambda: RLAuxCallback(online=True, reset="batch"), "online agent.*reset='batch'"),
         (lambda: fit(reset="step"), "`reset` must be 'epoch' or 'batch'"),
         (lambda: BatchReward(batch_size=0), "`batch_size` of the reward must be at least 1"),
