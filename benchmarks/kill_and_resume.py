@@ -93,9 +93,8 @@ def main() -> None:
             failed = start(arguments.config, folder, checkpoint).wait()
             ends = not failed and equal(content(last_checkpoint(folder)), whole)  # type: ignore[arg-type]
             same += ends
-            print(
-                f"killed after {moment:5.1f} of {seconds:.1f} s, taken up from epoch {epoch}: {'same' if ends else 'OTHER'}"
-            )
+            outcome = "same" if ends else "OTHER"
+            print(f"killed after {moment:5.1f} of {seconds:.1f} s, taken up from epoch {epoch}: {outcome}", flush=True)
     figures = {"kills": kills, "same": same, "without_checkpoint": from_scratch}
     report(figures, ok=same == kills)
 

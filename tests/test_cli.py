@@ -74,7 +74,11 @@ def test_every_method_trains_and_tests_on_digits(method, capsys):
     events = event_tags()
     assert {"train/loss", "val/accuracy", "val/f1", "test/accuracy", "hp/val_accuracy"} <= set(events.Tags()["scalars"])
     assert "_hparams_/session_start_info" in events.summary_metadata
-    assert ("agent/reward" in events.Tags()["scalars"]) == ("rl" in method.split("_"))
+    played = "rl" in method.split("_")
+    assert ("agent/reward" in events.Tags()["scalars"]) == played
+    assert (
+        {"agent/weights", "agent_labels/class_0", "agent_labels/class_1"} <= set(events.Tags()["histograms"])
+    ) == played
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -28,6 +28,7 @@ from auxlight.rl.progress import AgentProgress
 from auxlight.rl.rewards import BatchReward, Reward
 from auxlight.rl.tally import Tally
 from auxlight.rl.vec_env import AuxTaskVecEnv
+from auxlight.rl.zips import export_agent, import_agent
 from auxlight.seeding import derive_seed, global_seed, isolated_rng
 
 
@@ -55,6 +56,7 @@ class RLAuxCallback(L.Callback):
         online: no epochs of the agent's own, and nothing to put back: it labels the main network's batches by chance,
             is rewarded for them, and learns in between. A fraction of the paper's cost; the main network trains on
             explored labels.
+        start_from: an agent that `export_agent` wrote, to begin with; not read by a resumed run.
 
     Raises:
         InputError: values out of range or that exclude each other; at the start of the fit, for a module without
@@ -71,6 +73,7 @@ class RLAuxCallback(L.Callback):
         epoch_fraction: float = 1.0,
         pretrain_epochs: int = 0,
         online: bool = False,
+        start_from: str | Path | None = None,
     ) -> None:
         for name, value, least in (("every_n_epochs", every_n_epochs, 1), ("pretrain_epochs", pretrain_epochs, 0)):
             if value < least:
@@ -88,6 +91,7 @@ class RLAuxCallback(L.Callback):
         self.epoch_fraction = epoch_fraction
         self.pretrain_epochs = pretrain_epochs
         self.online = online
+        self.start_from = start_from
         self._forget()
 
     def _forget(self) -> None:
@@ -109,9 +113,11 @@ class RLAuxCallback(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check what the game needs."""
-        check_module(pl_module)
+        _, labeler = check_module(pl_module)
         check_trainer(trainer, RLAuxCallback)
         check_data(trainer, self.reward)
+        if self.start_from is not None and not labeler.epochs_played:
+            import_agent(labeler.network, self.start_from)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The agent's epoch, or the beginning of an online one."""
@@ -261,7 +267,7 @@ class RLAuxCallback(L.Callback):
         """Write the agent as a zip of Stable-Baselines3, for `PPO.load` and its kin elsewhere."""
         if self.player is None:
             raise InputError("An agent can be exported once it has played. Found none: fit first.")
-        self.player.save(path)
+        export_agent(self.player, path)
 
     def state_dict(self) -> dict[str, Any]:
         """The agent's optimizer and counters; its network belongs to the module."""

@@ -83,6 +83,7 @@ class Player:
         self.devices = devices
         self.max_rollout = agent.n_steps
         self.writer = EpochMeans()
+        self._announced = False
         agent.set_logger(Logger(folder=None, output_formats=[self.writer]))
 
     def rollouts(self, steps: int) -> list[int]:
@@ -90,11 +91,13 @@ class Player:
         count = -(-steps // self.max_rollout)
         length, longer = divmod(steps, count)
         lengths = [length + 1] * longer + [length] * (count - longer)
-        if set(lengths) != {self.max_rollout}:
+        if set(lengths) != {self.max_rollout} and not self._announced:
+            range_of = " or ".join(map(str, sorted(set(lengths))))
             rank_zero_info(
-                f"The agent's {steps} steps an epoch are played in {count} rollouts of {length} to {lengths[0]} steps, "
-                f"not of n_steps={self.max_rollout}."
+                f"The agent plays {steps} steps an epoch, in rollouts of {range_of} steps rather than of "
+                f"n_steps={self.max_rollout}."
             )
+        self._announced = True
         return lengths
 
     def prepare(self, length: int) -> None:

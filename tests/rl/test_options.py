@@ -235,6 +235,26 @@ def test_the_influence_of_an_image_is_what_its_weight_does():
     assert callback.checked == 1
 
 
+@pytest.mark.parametrize("labeler", [{}, {"shared_trunk": True, "sees_primary": True}])
+def test_a_run_starts_from_an_exported_agent(labeler, tmp_path):
+    _, first, callback, _ = fit(labeler=labeler)
+    callback.export_agent(tmp_path / "agent.zip")
+    *_, around = fit(labeler=labeler, start_from=tmp_path / "agent.zip")
+    assert_equal(dict(around.agent), dict(first.labelled_task.labeler.network.state_dict()))
+
+
+def test_another_agents_file_is_refused(tmp_path):
+    _, _, callback, _ = fit()
+    callback.export_agent(tmp_path / "agent.zip")
+    with pytest.raises(InputError, match=r"`start_from`.*Found eyes.weight of shape None instead of \(32,\)"):
+        fit(labeler={"shared_trunk": True}, start_from=tmp_path / "agent.zip")
+    (tmp_path / "broken.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match="cannot be read as one"):
+        fit(start_from=tmp_path / "broken.zip")
+    with pytest.raises(InputError, match="fit first"):
+        RLAuxCallback().export_agent(tmp_path / "none.zip")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -52,6 +52,23 @@ def test_an_agent_plays_exactly_the_steps_of_an_episode(steps, n_steps):
     assert player.agent.num_timesteps == 2 * 4 * steps
 
 
+@pytest.mark.parametrize(
+    ("steps", "n_steps", "message"),
+    [
+        (7, 3, "7 steps an epoch are played in 3 rollouts of 2 to 3 steps, not of n_steps=3"),
+        (6, 3, ""),
+        (2, 20, "1 roll"),
+    ],
+)
+def test_other_rollouts_than_asked_for_are_announced(steps, n_steps, message, caplog):
+    player, env, _ = make_player(batches(steps, 4), n_steps=n_steps, n_epochs=1)
+    with caplog.at_level("INFO"):
+        player.play(env, steps)
+        player.play(env, steps)
+    assert message in caplog.text
+    assert caplog.text.count("rather than") == bool(message)
+
+
 @pytest.mark.parametrize("algorithm", [PaperPPO, A2C])
 def test_the_agent_finds_the_label_that_is_rewarded(algorithm):
     with isolated_rng(0):
