@@ -55,9 +55,9 @@ def test_an_agent_plays_exactly_the_steps_of_an_episode(steps, n_steps):
 @pytest.mark.parametrize(
     ("steps", "n_steps", "message"),
     [
-        (7, 3, "7 steps an epoch are played in 3 rollouts of 2 to 3 steps, not of n_steps=3"),
+        (7, 3, "7 steps an epoch, in rollouts of 2 or 3 steps rather than of n_steps=3"),
         (6, 3, ""),
-        (2, 20, "1 roll"),
+        (2, 20, "in rollouts of 2 steps rather than of n_steps=20"),
     ],
 )
 def test_other_rollouts_than_asked_for_are_announced(steps, n_steps, message, caplog):
