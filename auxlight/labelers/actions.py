@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from auxlight.batch import AuxiliaryTarget
@@ -40,7 +41,10 @@ class LabelActions:
         weight_exponents: tuple[float, float] = (-5.0, 5.0),
     ) -> None:
         if weight_levels is not None and weight_levels < 2:
-            raise InputError(f"`weight_levels` must be at least 2, or null. Found weight_levels={weight_levels}.")
+            raise InputError(
+                f"`weight_levels` must be at least 2. Found weight_levels={weight_levels}: set `weighted: false` for a "
+                "weight of 1 throughout."
+            )
         if not sharpness > 0:
             raise InputError(f"`sharpness` must be positive. Found sharpness={sharpness}.")
         if len(weight_exponents) != 2 or not -math.inf < weight_exponents[0] < weight_exponents[1] < math.inf:
@@ -55,6 +59,14 @@ class LabelActions:
         self.weight_exponents = weight_exponents
         labels = max(hierarchy.psi) if block_relative else hierarchy.num_auxiliary
         self.sizes: tuple[int, ...] = (labels,) if weight_levels is None else (labels, weight_levels)
+
+    def places(self, actions: Tensor, primary: Tensor) -> Tensor:
+        """The place of each label in its image's block, (B,); −1 for one that lies outside."""
+        sizes = torch.as_tensor(self.hierarchy.psi, device=primary.device)[primary]
+        if self.block_relative:
+            return actions[:, 0] % sizes
+        place = actions[:, 0] - self.hierarchy.to_global(primary, torch.zeros_like(primary))
+        return torch.where((place >= 0) & (place < sizes), place, -1)
 
     def target(self, actions: Tensor, primary: Tensor) -> AuxiliaryTarget:
         """Targets of actions.

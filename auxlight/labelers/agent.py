@@ -94,6 +94,11 @@ class AgentLabels(Labeler):
         eyes: nn.Module = nn.LayerNorm(feature_dim)
         if not self.shared_trunk:
             eyes, feature_dim = own_trunk(self, self._trunk[0], trunk, norm="group")
+            if not {id(p) for p in trunk.parameters()}.isdisjoint(map(id, eyes.parameters())):
+                raise InputError(
+                    "`trunk` of AgentLabels must have parameters of its own. Found the main network's: pass another, "
+                    "or set `shared_trunk: true` for an agent that sees the main network's features."
+                )
         num_primary = hierarchy.num_primary if self.sees_primary else 0
         self.network = AgentNetwork(eyes, feature_dim, self.feature_dim, self.actions.sizes, num_primary)
         # Trained by the agent's own optimizer in its own phase; the main optimizer and DDP leave it alone.
@@ -117,5 +122,6 @@ class AgentLabels(Labeler):
                 "`labeler` AgentLabels needs an agent that has played. Found one that has not: add RLAuxCallback to "
                 "the trainer's callbacks, or set `untrained: true` for the control."
             )
-        with torch.no_grad():
+        # As when it learned: in full precision, of which rounding would change an action here and there.
+        with torch.no_grad(), torch.autocast(seen.device.type, enabled=False):
             return self.actions.target(self.network.act(seen, batch.primary), batch.primary)

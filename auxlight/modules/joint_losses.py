@@ -9,6 +9,14 @@ from auxlight.functional import class_losses
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.tasks import LabelledTask
 
+# A subclass that overrides one of these takes another step than the one that the hypergradients look through.
+LOOKED_THROUGH = ("features", "task_losses", "step")
+
+
+def looks_through(module: AuxiliaryClassifier) -> bool:
+    """Whether the module's own step is made of what `JointLosses` computes."""
+    return all(getattr(type(module), name) is getattr(AuxiliaryClassifier, name) for name in LOOKED_THROUGH)
+
 
 class JointLosses(nn.Module):
     """Images → losses of every class (see `auxlight.influence`); shares the module's parts and its primary loss."""

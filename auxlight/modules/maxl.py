@@ -16,12 +16,9 @@ from auxlight.hierarchy import LabelHierarchy
 from auxlight.hypergradient import Hypergradient, LookAheadGradient
 from auxlight.lookahead import LookAhead
 from auxlight.modules.bilevel import BilevelModule, BilevelOptions
-from auxlight.modules.classifier import AuxiliaryClassifier
+from auxlight.modules.joint_losses import looks_through
 from auxlight.seeding import isolated_rng
 from auxlight.tasks import LabelledTask
-
-# A subclass that overrides one of these takes another step than the look-ahead's.
-LOOKED_THROUGH = ("features", "task_losses", "step")
 
 
 class MAXLModule(BilevelModule):
@@ -124,6 +121,5 @@ class MAXLModule(BilevelModule):
 
     def _step_is_the_look_ahead(self) -> bool:
         """Whether θ's step ends where the look-ahead would."""
-        own = any(getattr(type(self), name) is not getattr(AuxiliaryClassifier, name) for name in LOOKED_THROUGH)
         plain = type(self.plain_optimizers()[0]) is SGD and self.lookahead_lr is None and self.clip_grad_norm is None
-        return plain and not own and type(self.hypergradient) is LookAheadGradient
+        return plain and looks_through(self) and type(self.hypergradient) is LookAheadGradient

@@ -1,9 +1,9 @@
-"""Forward passes that leave no trace in batch norm's statistics."""
+"""Forward passes whose trace in batch norm's statistics is wiped out, or kept for later."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -15,3 +15,20 @@ def kept_buffers(network: nn.Module) -> Iterator[None]:
     finally:
         for buffer, value in kept:
             buffer.copy_(value)
+
+
+@contextmanager
+def lent_buffers(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside this block the network works on copies of its buffers, which a graph may refer to later on; their list.
+
+    Afterwards the network has its own ones back, as they were.
+    """
+    own = [(part._buffers, name, value) for part in network.modules() for name, value in part._buffers.items()]
+    copies = {id(value): value.clone() for _, _, value in own if value is not None}
+    for slots, name, value in own:
+        slots[name] = None if value is None else copies[id(value)]
+    try:
+        yield list(copies.values())
+    finally:
+        for slots, name, value in own:
+            slots[name] = value

@@ -1,5 +1,6 @@
 """Making an agent."""
 
+import math
 from collections.abc import Callable
 
 from stable_baselines3 import PPO
@@ -62,8 +63,11 @@ class PaperPPO(PPO):
             ("clip_range", clip_range),
             ("max_grad_norm", max_grad_norm),
         ):
-            if not size > 0:
-                raise InputError(f"`{name}` of the agent must be positive. Found {name}={size}.")
+            if not 0 < size < math.inf:
+                raise InputError(f"`{name}` of the agent must be positive and finite. Found {name}={size}.")
+        for name, weight in (("ent_coef", ent_coef), ("vf_coef", vf_coef)):
+            if not math.isfinite(weight):
+                raise InputError(f"`{name}` of the agent must be finite. Found {name}={weight}.")
         super().__init__(
             policy,
             env,

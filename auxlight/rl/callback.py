@@ -1,5 +1,6 @@
 """Where Lightning and the agent meet."""
 
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from itertools import count, islice, repeat
@@ -17,8 +18,8 @@ from auxlight.errors import InputError
 from auxlight.labelers.agent import AgentLabels
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.rl.agent import AgentFactory, PaperPPO
-from auxlight.rl.checks import check_data, check_module, check_trainer
-from auxlight.rl.game import LabellingGame
+from auxlight.rl.checks import check_agent, check_data, check_module, check_optimizers, check_reward, check_trainer
+from auxlight.rl.game import LabellingGame, check_reset
 from auxlight.rl.module_learner import ModuleLearner
 from auxlight.rl.observations import FeatureObservation, ImageObservation
 from auxlight.rl.online import OnlineGame
@@ -79,10 +80,18 @@ class RLAuxCallback(L.Callback):
             if value < least:
                 raise InputError(f"`{name}` must be at least {least}. Found {name}={value}.")
         if not 0 < epoch_fraction <= 1:
-            raise InputError(f"`epoch_fraction` must lie above 0, and at 1 at most. Found {epoch_fraction}.")
+            raise InputError(
+                f"`epoch_fraction` must lie above 0, and at 1 at most. Found epoch_fraction={epoch_fraction}."
+            )
+        check_reset(reset)
+        check_agent(agent)
+        if not (reward is None or (isinstance(reward, Reward) and hasattr(reward, "held_out"))):
+            raise InputError(
+                f"`reward` must be an auxlight.rl.Reward, whose `__init__` has run. Found {type(reward).__name__}."
+            )
         if online and reset == "batch":
             raise InputError(
-                "Of an online agent no step is taken back. Found online=True and reset='batch': leave it out."
+                "Of an online agent no step is taken back. Found online=True and reset='batch': leave `reset` out."
             )
         self.agent = agent
         self.reward = reward or BatchReward()
@@ -98,8 +107,10 @@ class RLAuxCallback(L.Callback):
         self._player: Player | None = None
         self._saved: dict[str, Any] | None = None
         self._epoch_played = -1
+        self._pretrained = False
         self._game: OnlineGame | None = None
         self._tally: Tally | None = None
+        self._played: Tally | None = None
 
     @property
     def player(self) -> OnPolicyAlgorithm | None:
@@ -113,11 +124,16 @@ class RLAuxCallback(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check what the game needs."""
-        _, labeler = check_module(pl_module)
+        module, labeler = check_module(pl_module)
         check_trainer(trainer, RLAuxCallback)
         check_data(trainer, self.reward)
+        check_reward(self.reward, module)
         if self.start_from is not None and not labeler.epochs_played:
             import_agent(labeler.network, self.start_from)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check the optimizers, which are there now."""
+        check_optimizers(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The agent's epoch, or the beginning of an online one."""
@@ -130,11 +146,18 @@ class RLAuxCallback(L.Callback):
 
         Where Lightning left out `on_train_epoch_start` (resumed at the end of an epoch), the agent plays now.
         """
+        module, labeler = check_module(pl_module)
         if batch_idx == 0 and self._epoch_played != trainer.current_epoch:
             self._begin_epoch(trainer, pl_module)
-        if self._game is not None and self._explores(trainer, batch_idx):
-            self._game.before_step()
-            check_module(pl_module)[1].explorer = partial(self._explore, trainer, self._game)
+        elif self.online and self._game is None and self._plays(trainer):  # resumed inside an epoch
+            self._begin_online(trainer, module, labeler, batch_idx)
+        if self._game is None:
+            return
+        if not self._explores(trainer, batch_idx):
+            self._game.skip_step()
+            return
+        self._game.before_step()
+        labeler.explorer = partial(self._explore, trainer, self._game)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -145,10 +168,16 @@ class RLAuxCallback(L.Callback):
         if self._game is None or self._player is None or self._tally is None or not self._explores(trainer, batch_idx):
             return
         with isolated_rng(self._seed(trainer, "learn", batch_idx)):
-            self._tally.add(batch, *self._game.after_step(batch))
+            self._tally.add(self._game.after_step(batch))
         if self._game.is_over:
             self._game = None
             self._log(trainer, module, self._tally, self._player.report())
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Histograms, at the step of the epoch's other figures."""
+        if self._played is not None and trainer.is_global_zero and trainer.logger is not None:
+            self._played.write_histograms(trainer.logger, trainer.global_step - 1)
+        self._played = None
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """No exploration outside of a fit."""
@@ -159,10 +188,11 @@ class RLAuxCallback(L.Callback):
     def _begin_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         module, labeler = check_module(pl_module)
         epoch = trainer.current_epoch
-        if epoch == 0 and not labeler.epochs_played:
+        if epoch == 0 and not self._pretrained:
+            self._pretrained = True
             for number in range(self.pretrain_epochs):
                 self._play(trainer, module, labeler, f"pretraining {number}")
-        if epoch % self.every_n_epochs == 0:
+        if self._plays(trainer):
             if self.online:
                 self._begin_online(trainer, module, labeler)
             else:
@@ -172,7 +202,7 @@ class RLAuxCallback(L.Callback):
     def _play(self, trainer: L.Trainer, module: AuxiliaryClassifier, labeler: AgentLabels, name: str) -> None:
         data = check_data(trainer, self.reward)
         steps = self._steps(trainer)
-        learner, tally = ModuleLearner(trainer, module, labeler), Tally(labeler.hierarchy)
+        learner, tally = ModuleLearner(trainer, module, labeler), Tally(labeler.actions)
         game = LabellingGame(
             learner,
             lambda: islice(data.training_batches(f"agent {name}", 0), steps),
@@ -195,19 +225,29 @@ class RLAuxCallback(L.Callback):
                 labeler.network.requires_grad_(False)
                 labeler.network.zero_grad()
         labeler.epochs_played += 1
-        self._log(trainer, module, tally, report)
+        if name == str(trainer.current_epoch):
+            self._log(trainer, module, tally, report)
+        elif trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(tally.scalars(), int(labeler.epochs_played))
 
-    def _begin_online(self, trainer: L.Trainer, module: AuxiliaryClassifier, labeler: AgentLabels) -> None:
+    def _begin_online(
+        self, trainer: L.Trainer, module: AuxiliaryClassifier, labeler: AgentLabels, first: int = 0
+    ) -> None:
+        batches = range(first, int(trainer.num_training_batches))
+        steps = sum(self._explores(trainer, batch_idx) for batch_idx in batches)
+        if not steps:
+            return
         data, epoch = check_data(trainer, self.reward), trainer.current_epoch
         learner, observation = ModuleLearner(trainer, module, labeler), self._observation(data, labeler)
         if self._player is None:  # its environment only tells it the shapes
             shapes = LabellingGame(learner, tuple, iter(()), labeler.actions, self.reward)
             env = AuxTaskVecEnv(shapes, observation, data.batch_size)
             self._player = self._make_player(trainer, labeler, env, module.device)
-        evaluation, steps = self._evaluation(data, str(epoch)), self._steps(trainer)
+        evaluation = self._evaluation(data, str(epoch))
         game = OnlineGame(self._player, learner, evaluation, labeler.actions, self.reward, observation, steps)
-        self._game, self._tally = game, Tally(labeler.hierarchy)
-        labeler.epochs_played += 1
+        self._game, self._tally = game, Tally(labeler.actions)
+        labeler.epochs_played += not first
 
     def _explore(self, trainer: L.Trainer, game: OnlineGame, batch: Batch, seen: Tensor) -> AuxiliaryTarget:
         with isolated_rng(self._seed(trainer, "explore", int(batch.index[0]))):
@@ -216,6 +256,10 @@ class RLAuxCallback(L.Callback):
     def _steps(self, trainer: L.Trainer) -> int:
         """Of the agent's epoch; `limit_train_batches` is honoured."""
         return max(1, round(self.epoch_fraction * int(trainer.num_training_batches)))
+
+    def _plays(self, trainer: L.Trainer) -> bool:
+        """Whether this is one of the agent's epochs."""
+        return trainer.current_epoch % self.every_n_epochs == 0
 
     def _explores(self, trainer: L.Trainer, batch_idx: int) -> bool:
         """Whether this is one of the agent's steps, which lie evenly among the main network's."""
@@ -233,16 +277,26 @@ class RLAuxCallback(L.Callback):
 
     def _log(self, trainer: L.Trainer, module: AuxiliaryClassifier, tally: Tally, report: dict[str, float]) -> None:
         scalars = tally.scalars() | {f"agent/{key}": value for key, value in report.items()}
-        module.log_dict(scalars, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
-        if trainer.is_global_zero and trainer.logger is not None:
-            tally.write_histograms(trainer.logger, trainer.global_step)
+        extremes = {f"agent/weight_{name}": (scalars.pop(f"agent/weight_{name}"), name) for name in ("min", "max")}
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True, "batch_size": 1}
+        module.log_dict(scalars, **options)
+        for key, (value, reduction) in extremes.items():
+            module.log(key, value, reduce_fx=reduction, **options)
+        self._played = tally
 
     def _make_player(
         self, trainer: L.Trainer, labeler: AgentLabels, env: AuxTaskVecEnv, device: torch.device
     ) -> Player:
-        with isolated_rng(derive_seed(global_seed(), "make agent")):  # making a policy draws layers that it then drops
+        # Making a policy draws layers that it then drops.
+        with isolated_rng(derive_seed(global_seed(), "make agent")), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="You have specified a mini-batch size")  # `Player` says it
             try:
                 agent = self.agent(AgentPolicy.around(labeler.network), env, device=device)  # type: ignore[call-arg]
+            except AttributeError as error:
+                raise InputError(
+                    "`agent` must be an algorithm that takes a common actor-critic policy, such as PPO, A2C or TRPO. "
+                    f"Found one that does not: {error}."
+                ) from error
             except (ValueError, AssertionError, TypeError) as error:  # how SB3 and torch refuse a value
                 raise InputError(f"`agent` does not take its arguments: {' '.join(str(error).split())}") from error
         if not isinstance(agent, OnPolicyAlgorithm):
@@ -272,9 +326,10 @@ class RLAuxCallback(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         """The agent's optimizer and counters; its network belongs to the module."""
         player = self._saved if self._player is None else self._player.state_dict()
-        return {"player": player, "epoch_played": self._epoch_played}
+        return {"player": player, "epoch_played": self._epoch_played, "pretrained": self._pretrained}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state as soon as the agent exists."""
         self._saved = state_dict["player"]
         self._epoch_played = state_dict["epoch_played"]
+        self._pretrained = state_dict["pretrained"]

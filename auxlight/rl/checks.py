@@ -1,14 +1,20 @@
 """What an agent cannot play with, said before it starts."""
 
+from functools import partial
 from typing import Any, cast
 
 import lightning as L
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from torch.optim import LBFGS
 
+from auxlight.combiners import WeightedSum
 from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.labelers.agent import AgentLabels
 from auxlight.modules.classifier import AuxiliaryClassifier
-from auxlight.rl.rewards import Reward
+from auxlight.rl.rewards import InfluenceReward, Reward
 
 
 def check_module(module: L.LightningModule) -> tuple[AuxiliaryClassifier, AgentLabels]:
@@ -16,7 +22,7 @@ def check_module(module: L.LightningModule) -> tuple[AuxiliaryClassifier, AgentL
     task = module.labelled_task if isinstance(module, AuxiliaryClassifier) else None
     labeler = None if task is None else task.labeler
     if not isinstance(labeler, AgentLabels) or not module.automatic_optimization:
-        found = type(module).__name__ if labeler is None else f"labeler {type(labeler).__name__}"
+        found = f"labeler {type(labeler).__name__} in {type(module).__name__}"
         raise InputError(
             "RLAuxCallback needs an AuxiliaryClassifier with automatic optimisation and the labeler AgentLabels. "
             f"Found {found}: set `labeler: auxlight.AgentLabels`, or remove the callback."
@@ -24,8 +30,41 @@ def check_module(module: L.LightningModule) -> tuple[AuxiliaryClassifier, AgentL
     return cast(AuxiliaryClassifier, module), labeler
 
 
+def check_agent(factory: Any) -> None:
+    """An algorithm that learns while it plays, where its class can be told before it is made."""
+    while isinstance(factory, partial):
+        factory = factory.func
+    if not callable(factory):
+        raise InputError(f"`agent` must be a class such as auxlight.rl.PaperPPO. Found {factory!r}.")
+    if isinstance(factory, type) and issubclass(factory, BaseAlgorithm) and not issubclass(factory, OnPolicyAlgorithm):
+        raise InputError(
+            "`agent` of RLAuxCallback must make an on-policy algorithm of Stable-Baselines3 (PPO, A2C, …). "
+            f"Found {factory.__name__}."
+        )
+
+
+def check_reward(reward: Any, module: AuxiliaryClassifier) -> None:
+    """A reward that the module's step can be judged by."""
+    if isinstance(reward, InfluenceReward) and type(module.combiner) is not WeightedSum:
+        raise InputError(
+            "InfluenceReward looks through the WeightedSum alone. Found the combiner "
+            f"{type(module.combiner).__name__}: use ImprovementReward."
+        )
+
+
+def check_optimizers(trainer: L.Trainer) -> None:
+    """Optimizers that step on one gradient."""
+    if any(isinstance(optimizer, LBFGS) for optimizer in trainer.optimizers):
+        raise InputError("An optimizer must step on one gradient. Found LBFGS, which needs several: choose SGD.")
+
+
 def check_trainer(trainer: L.Trainer, kind: type) -> None:
     """The trainer's settings that the game honours."""
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        raise InputError(
+            "RLAuxCallback works on one device, or on several by DDP. Found "
+            f"{type(trainer.strategy).__name__}: set `trainer.strategy` to auto or ddp."
+        )
     if sum(isinstance(callback, kind) for callback in cast(Any, trainer).callbacks) > 1:
         raise InputError("One RLAuxCallback plays all of a module's agent epochs. Found several: keep one.")
     if trainer.accumulate_grad_batches != 1:

@@ -53,6 +53,7 @@ class AuxTaskEnv(gym.Env[Any, np.ndarray]):
         self._chosen = []
         info = {"rewards": labelled.rewards.cpu().numpy()}
         last = one_of(seen, len(batch.image) - 1)
+        self._seen = None
         if not labelled.over:
             self._seen = self.observation(self.game.learner, cast(Batch, self.game.batch))
             last = one_of(self._seen, 0)

@@ -14,9 +14,10 @@ from auxlight.rl.rewards import Reward
 
 
 class Labelled(NamedTuple):
-    """A batch that was labelled: its targets, the reward (B,) of each image, and whether the episode ended."""
+    """A batch that was labelled: actions (B, parts), targets, rewards (B,), and whether the episode ended with it."""
 
     batch: Batch
+    chosen: Tensor
     target: AuxiliaryTarget
     rewards: Tensor
     over: bool
@@ -36,7 +37,7 @@ class LabellingGame:
         reward: what it is rewarded for.
         reset: "epoch" (paper) lets the steps of a pass build on each other. "batch" returns to the canonical network
             before every step (the paper's Appendix A.2): each batch is an episode, rewarded for its own step alone.
-        watch: told of each labelled batch: its target, and its rewards.
+        watch: told of each labelled batch.
 
     Attributes:
         batch: to be labelled next; None before `start` and after the last batch.
@@ -53,10 +54,9 @@ class LabellingGame:
         actions: LabelActions,
         reward: Reward,
         reset: Literal["epoch", "batch"] = "epoch",
-        watch: Callable[[Batch, AuxiliaryTarget, Tensor], None] | None = None,
+        watch: Callable[[Labelled], None] | None = None,
     ) -> None:
-        if reset not in ("epoch", "batch"):
-            raise InputError(f"`reset` must be 'epoch' or 'batch'. Found reset={reset!r}.")
+        check_reset(reset)
         self.learner = learner
         self.episode = episode
         self.evaluation = evaluation
@@ -66,6 +66,7 @@ class LabellingGame:
         self.batch: Batch | None = None
         self.watch = watch
         self._batches: Iterator[Batch] = iter(())
+        self._size = 0
 
     def start(self) -> Batch:
         """An episode begins at the canonical network: a new pass, or by batch the next batch."""
@@ -84,15 +85,17 @@ class LabellingGame:
         batch = self.batch
         if batch is None:
             raise InputError("`reset` must be called before `step`.")
-        target = self.actions.target(chosen.to(batch.primary.device), batch.primary)
+        chosen = chosen.to(batch.primary.device)
+        target = self.actions.target(chosen, batch.primary)
         evaluation = next(self.evaluation)
         before = self.reward.before_step(self.learner, evaluation)
         self.learner.train_on(batch, target)
-        rewards = check_finite(self.reward.after_step(self.learner, batch, target, evaluation, before))
-        if self.watch is not None:
-            self.watch(batch, target, rewards)
+        rewards = check_rewards(self.reward.after_step(self.learner, batch, target, evaluation, before), batch)
         self._advance()
-        return Labelled(batch, target, rewards, self.batch is None or self.reset == "batch")
+        labelled = Labelled(batch, chosen, target, rewards, self.batch is None or self.reset == "batch")
+        if self.watch is not None:
+            self.watch(labelled)
+        return labelled
 
     def _advance(self) -> None:
         self.batch = next(self._batches, None)
@@ -105,14 +108,24 @@ class LabellingGame:
             )
 
 
-def check_finite(rewards: Tensor) -> Tensor:
-    """The rewards, if they are numbers."""
+def check_reset(reset: str) -> None:
+    """The two choices."""
+    if reset not in ("epoch", "batch"):
+        raise InputError(f"`reset` must be 'epoch' or 'batch'. Found reset={reset!r}.")
+
+
+def check_rewards(rewards: object, batch: Batch) -> Tensor:
+    """The rewards, if there is a number for each image."""
+    size = len(batch.image)
+    if not isinstance(rewards, Tensor) or rewards.shape != (size,):
+        found = f"a tensor of shape {tuple(rewards.shape)}" if isinstance(rewards, Tensor) else type(rewards).__name__
+        raise InputError(f"`after_step` of the reward must return a tensor of shape ({size},). Found {found}.")
     if not rewards.isfinite().all():
         raise InputError(
             "The agent's rewards must be finite: the main network's training diverged. Found "
-            f"{float(rewards[~rewards.isfinite()][0])}: lower the learning rate, `aux_weight` or the agent's weights."
+            f"{float(rewards[~rewards.isfinite()][0])}: lower the learning rate, `aux_weight` or the highest weight."
         )
-    return rewards
+    return rewards.detach()
 
 
 def to_actions(chosen: object, batch_size: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, cast
 
 import lightning as L
@@ -16,15 +16,27 @@ from auxlight.hypergradient import LookAheadGradient, MetaProblem
 from auxlight.labelers.agent import AgentLabels
 from auxlight.lookahead import LookAhead, Position, SGDRule
 from auxlight.modules.classifier import AuxiliaryClassifier
-from auxlight.modules.joint_losses import JointLosses
+from auxlight.modules.joint_losses import JointLosses, looks_through
+from auxlight.networks.buffers import lent_buffers
+from auxlight.seeding import derive_seed, global_seed, isolated_rng
 from auxlight.tasks import LabelledTask
 
 
+class Begun(NamedTuple):
+    """A step whose trunk has run already: on these images, to these features, and to these buffers of the trunk."""
+
+    image: Tensor
+    features: Tensor
+    buffers: list[Tensor]
+    kept: ConvolutionOutputs
+
+
 class Departure(NamedTuple):
-    """Where a step starts, and by which rules; `kept` is filled by the step."""
+    """Where a step starts, by which rules, with which dropout masks; `kept` is of its forward pass."""
 
     position: Position
     rules: dict[str, SGDRule]
+    seed: int
     kept: ConvolutionOutputs
 
 
@@ -48,28 +60,22 @@ class ModuleLearner:
         self.trainer = trainer
         self.module = module
         self._task = cast(LabelledTask, module.labelled_task)
-        agents = {id(tensor) for tensor in (*labeler.parameters(), *labeler.buffers())}
-        self._tensors = [t for t in (*module.parameters(), *module.buffers()) if id(t) not in agents]
+        agents = {id(part) for part in labeler.modules()}
+        self._parts = [part for part in module.modules() if id(part) not in agents]
         self._canonical: dict[str, Any] | None = None
-        self._begun: tuple[Tensor, Tensor] | None = None
+        self._begun: Begun | None = None
         self._departure: Departure | None = None
         self._steps = 0
+        self._draws = 0
 
     def train_on(self, batch: Batch, target: AuxiliaryTarget) -> None:
         """See `Learner.train_on`."""
         optimizer = self.trainer.optimizers[0]
         strategy = self.trainer.strategy
-        features = self._begun[1] if self._begun is not None and self._begun[0] is batch.image else None
-        self._begun = None
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            with (
-                self.trainer.precision_plugin.train_step_context(),
-                self._task.given(target),
-                nullcontext() if features is None else self.module.given_features(batch.image, features),
-                nullcontext() if self._departure is None else self._departure.kept.recorded(),
-            ):
+            with self._stepping(batch), self._task.given(target):
                 loss = self.module.step(batch).loss
             strategy.backward(loss, optimizer)
             with_gradient = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -79,10 +85,28 @@ class ModuleLearner:
             return loss
 
         strategy.optimizer_step(optimizer, closure, self.module)
+        self._begun = None
         self._steps += 1
+        self._draws += 1
         for config in self.trainer.lr_scheduler_configs:
             if config.interval == "step" and not config.reduce_on_plateau and self._steps % config.frequency == 0:
                 self.module.lr_scheduler_step(config.scheduler, None)
+
+    @contextmanager
+    def _stepping(self, batch: Batch) -> Iterator[None]:
+        """Around a step's forward pass: as Lightning takes it, going on from what has begun, watched for influence."""
+        begun, departure = self._begun, self._departure
+        with ExitStack() as stack:
+            stack.enter_context(self.trainer.precision_plugin.train_step_context())
+            if departure is not None:
+                stack.enter_context(isolated_rng(departure.seed))
+            if begun is not None and begun.image is batch.image:
+                for buffer, value in zip(self.module.trunk.buffers(), begun.buffers, strict=True):
+                    buffer.copy_(value)
+                stack.enter_context(self.module.given_features(begun.image, begun.features))
+            elif departure is not None and looks_through(self.module):
+                stack.enter_context(departure.kept.recorded())
+            yield
 
     @torch.no_grad()
     def primary_loss(self, batch: Batch) -> float:
@@ -91,10 +115,20 @@ class ModuleLearner:
             return float(self.module.primary_losses(self.module(batch.image), batch).mean())
 
     def features(self, batch: Batch) -> Tensor:
-        """See `FeatureLearner.features`; `train_on` this batch goes on from there."""
-        with torch.enable_grad(), self.trainer.precision_plugin.train_step_context():
+        """See `FeatureLearner.features`; `train_on` this batch goes on from there.
+
+        Until then batch norm's statistics stay, so that what is measured before the step is the network before it.
+        """
+        kept = ConvolutionOutputs(MetaProblem.keep)
+        with (
+            lent_buffers(self.module.trunk) as buffers,
+            isolated_rng(self._seed()),
+            torch.enable_grad(),
+            self.trainer.precision_plugin.train_step_context(),
+            kept.recorded(),
+        ):
             features = self.module.features(batch.image)
-        self._begun = (batch.image, features)
+        self._begun = Begun(batch.image, features, buffers, kept)
         return features.detach()
 
     def position(self) -> Departure:
@@ -103,16 +137,18 @@ class ModuleLearner:
         start = step.start(network)
         parameters = {name: value.clone() for name, value in start.parameters.items()}
         momenta = {name: None if value is None else value.clone() for name, value in start.momenta.items()}
-        self._departure = Departure(Position(parameters, momenta), step.rules(network), ConvolutionOutputs(0.45))
+        kept = ConvolutionOutputs(MetaProblem.keep)
+        if self._begun is not None and looks_through(self.module):
+            kept = self._begun.kept
+        self._departure = Departure(Position(parameters, momenta), step.rules(network), self._seed(), kept)
         return self._departure
 
     def influence(self, before: Departure, batch: Batch, target: AuxiliaryTarget, evaluation: Batch) -> Tensor:
         """See `InfluenceLearner.influence`."""
         self._departure = None
         network, step = JointLosses(self.module), LookAhead(self.trainer.optimizers[0])
-        problem = MetaProblem(
-            network, [batch], [target], [evaluation], step, self.module.aux_weight, self.average, seed=0
-        )
+        weight = self.module.aux_weight / self.trainer.world_size  # a device's images are a share of the batch
+        problem = MetaProblem(network, [batch], [target], [evaluation], step, weight, self.average, before.seed)
         with torch.autocast(self.module.device.type, enabled=False):
             positions = [before.position, step.start(network)]
             (slopes,) = LookAheadGradient().of_steps(problem, before.rules, positions, before.kept).targets
@@ -125,7 +161,12 @@ class ModuleLearner:
     def snapshot(self) -> None:
         """See `Learner.snapshot`."""
         self._canonical = {
-            "tensors": [tensor.detach().clone() for tensor in self._tensors],
+            "tensors": [
+                (slots, name, tensor, None if tensor is None else tensor.detach().clone())
+                for part in self._parts
+                for slots in (part._parameters, part._buffers)
+                for name, tensor in slots.items()
+            ],
             "optimizers": [copy.deepcopy(optimizer.state_dict()) for optimizer in self.trainer.optimizers],
             "schedulers": [copy.deepcopy(c.scheduler.state_dict()) for c in self.trainer.lr_scheduler_configs],
             "precision": copy.deepcopy(self.trainer.precision_plugin.state_dict()),
@@ -138,8 +179,10 @@ class ModuleLearner:
         self._begun = self._departure = None
         if self._canonical is None:
             return
-        for tensor, canonical in zip(self._tensors, self._canonical["tensors"], strict=True):
-            tensor.copy_(canonical)
+        for slots, name, tensor, canonical in self._canonical["tensors"]:
+            slots[name] = tensor  # a step may have put another one in its place
+            if tensor is not None:
+                tensor.copy_(canonical)
         for optimizer, state in zip(self.trainer.optimizers, self._canonical["optimizers"], strict=True):
             optimizer.load_state_dict(copy.deepcopy(state))
             optimizer.zero_grad()
@@ -147,6 +190,10 @@ class ModuleLearner:
         for config, state in zip(configs, self._canonical["schedulers"], strict=True):
             config.scheduler.load_state_dict(copy.deepcopy(state))
         self.trainer.precision_plugin.load_state_dict(copy.deepcopy(self._canonical["precision"]))
+
+    def _seed(self) -> int:
+        """Of the next step's dropout masks, where they have to be drawn twice."""
+        return derive_seed(global_seed(), "step of the game", self.trainer.current_epoch, self._draws)
 
 
 @contextmanager

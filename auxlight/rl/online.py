@@ -9,7 +9,7 @@ from torch import Tensor
 
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.labelers.actions import LabelActions
-from auxlight.rl.game import check_finite
+from auxlight.rl.game import Labelled, check_rewards
 from auxlight.rl.learner import Learner
 from auxlight.rl.observations import ImageObservation, as_tensors
 from auxlight.rl.player import Player
@@ -20,7 +20,7 @@ class Decision(NamedTuple):
     """What the agent saw of a batch and said, before the reward is known."""
 
     observed: Any
-    actions: np.ndarray
+    actions: Tensor
     values: Tensor
     log_probabilities: Tensor
     target: AuxiliaryTarget
@@ -30,7 +30,7 @@ class OnlineGame:
     """One epoch of the main network in which its agent labels by chance, is rewarded, and learns after each rollout.
 
     Nothing is restored: the main network trains on explored labels. Around each of its steps call `before_step`,
-    `choose` (from the labeler) and `after_step`.
+    `choose` (from the labeler) and `after_step`; before one that it does not explore, `skip_step`.
 
     Args:
         player: the agent.
@@ -39,7 +39,7 @@ class OnlineGame:
         actions: what the agent may say.
         reward: what it is rewarded for.
         observation: what it sees of an image.
-        steps: of the epoch.
+        steps: of the epoch, those that it explores.
     """
 
     def __init__(
@@ -71,6 +71,10 @@ class OnlineGame:
         """Whether the epoch has had all its steps."""
         return not self._left
 
+    def skip_step(self) -> None:
+        """The main network is about to step without the agent's exploring."""
+        self.reward.start()
+
     def before_step(self) -> None:
         """The main network is about to step."""
         evaluation = next(self.evaluation)
@@ -78,32 +82,28 @@ class OnlineGame:
 
     @torch.no_grad()
     def choose(self, batch: Batch, seen: Tensor) -> AuxiliaryTarget:
-        """Explored labels for a batch, of which the agent sees this."""
+        """Explored labels for a batch, of which the agent sees this; a full rollout is learned from first."""
         observed = self.observation.arrays(seen, batch)
         policy = self.player.agent.policy
         with torch.autocast(seen.device.type, enabled=False):
+            if self.player.agent.rollout_buffer.full:
+                self._learn(policy.predict_values(as_tensors(observed, seen.device)), over=False)
+                self.player.prepare(self._rollouts.pop(0))
             actions, values, log_probabilities = policy(as_tensors(observed, seen.device))
         target = self.actions.target(actions, batch.primary)
-        self._decision = Decision(observed, actions.cpu().numpy(), values, log_probabilities, target)
+        self._decision = Decision(observed, actions, values, log_probabilities, target)
         return target
 
-    def after_step(self, batch: Batch) -> tuple[AuxiliaryTarget, Tensor]:
-        """The main network has stepped: reward, and learn where a rollout is full.
-
-        Returns:
-            The batch's target, and the rewards (B,).
-        """
+    def after_step(self, batch: Batch) -> Labelled:
+        """The main network has stepped: reward; after the epoch's last step, learn."""
         decision, measured = self._decision, self._measured
         if decision is None or measured is None:
             raise RuntimeError("The labeler was not asked for the labels of this step.")
-        rewards = check_finite(self.reward.after_step(self.learner, batch, decision.target, *measured))
-        agent, buffer = self.player.agent, self.player.agent.rollout_buffer
-        if buffer.full:  # the values of this batch's images close the rollout before it
-            self._learn(decision.values, over=False)
-            self.player.prepare(self._rollouts.pop(0))
-        buffer.add(
+        rewards = check_rewards(self.reward.after_step(self.learner, batch, decision.target, *measured), batch)
+        agent = self.player.agent
+        agent.rollout_buffer.add(
             decision.observed,
-            decision.actions,
+            decision.actions.cpu().numpy(),
             rewards.float().cpu().numpy(),
             np.full(len(rewards), self._begins),
             decision.values,
@@ -112,9 +112,9 @@ class OnlineGame:
         agent.num_timesteps += len(rewards)
         self._begins = False
         self._left -= 1
-        if not self._left:
+        if self.is_over:
             self._learn(decision.values, over=True)
-        return decision.target, rewards
+        return Labelled(batch, decision.actions, decision.target, rewards, self.is_over)
 
     def _learn(self, last_values: Tensor, over: bool) -> None:
         agent = self.player.agent

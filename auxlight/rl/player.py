@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from numbers import Real
 from typing import Any, cast
 
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -51,8 +51,8 @@ class Player:
         devices: on which the agent plays at once, each on images of its own; its gradients are averaged.
 
     Raises:
-        InputError: a learning rate or clip range that is scheduled, minibatches that do not divide a rollout; on
-            several devices an algorithm that does not learn by gradients alone.
+        InputError: a learning rate or clip range that is scheduled; on several devices an algorithm that does not learn
+            by gradients alone.
     """
 
     def __init__(self, agent: OnPolicyAlgorithm, devices: int = 1) -> None:
@@ -65,9 +65,9 @@ class Player:
                 )
         minibatch = getattr(agent, "batch_size", None)
         if minibatch and agent.n_envs % minibatch and minibatch % agent.n_envs:
-            raise InputError(
-                "`batch_size` of the agent must divide the main network's, or be a multiple of it, as a rollout holds "
-                f"whole batches. Found batch_size={minibatch} and {agent.n_envs}."
+            rank_zero_warn(
+                "`batch_size` of the agent should divide the main network's, or be a multiple of it. Found "
+                f"batch_size={minibatch} and {agent.n_envs}: the last minibatch of a pass over a rollout is smaller."
             )
         if devices > 1 and not isinstance(agent, PPO | A2C):
             raise InputError(
@@ -145,11 +145,21 @@ class Player:
     def state_dict(self) -> dict[str, Any]:
         """Optimizer and counter as plain values and tensors; the policy's weights belong to the module."""
         return {
+            "agent": type(self.agent).__name__,
             "optimizer": self.agent.policy.optimizer.state_dict(),
             "num_timesteps": self.agent.num_timesteps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
+        """Take up a saved state.
+
+        Raises:
+            InputError: the state of another algorithm.
+        """
+        if state["agent"] != type(self.agent).__name__:
+            raise InputError(
+                f"`agent` must be the algorithm that the checkpoint holds. Found {type(self.agent).__name__} instead "
+                f"of {state['agent']}: use the run's own config, or start without the checkpoint."
+            )
         self.agent.policy.optimizer.load_state_dict(state["optimizer"])
         self.agent.num_timesteps = state["num_timesteps"]

@@ -1,5 +1,6 @@
 """What the agent is rewarded for."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -30,7 +31,7 @@ class Reward(ABC):
         evaluation_steps: steps in a row that share an evaluation batch.
 
     Raises:
-        InputError: sizes below 1.
+        InputError: sizes below 1, or a weight that is not finite.
     """
 
     def __init__(
@@ -43,13 +44,15 @@ class Reward(ABC):
         for name, value in (("batch_size", batch_size), ("evaluation_steps", evaluation_steps)):
             if value < 1:
                 raise InputError(f"`{name}` of the reward must be at least 1. Found {name}={value}.")
+        if not math.isfinite(entropy_weight):
+            raise InputError(f"`entropy_weight` of the reward must be finite. Found entropy_weight={entropy_weight}.")
         self.batch_size = batch_size
         self.held_out = held_out
         self.entropy_weight = entropy_weight
         self.evaluation_steps = evaluation_steps
 
     def start(self) -> None:  # noqa: B027  # most rewards remember nothing
-        """An episode begins: the main network is another than after the last step."""
+        """The main network is another than after the last step: an episode begins, or it was trained elsewhere."""
 
     def before_step(self, learner: Learner, evaluation: Batch) -> Any:
         """Measure whatever `after_step` wants to know of the network before the step; by default nothing.
@@ -106,14 +109,14 @@ class ImprovementReward(Reward):
 
     r = scale · (L_primary(θ) − L_primary(θ⁺)) − entropy_weight · H, the same for every image of the batch. The choice
     of the evaluation images, most of the variance of the paper's reward, largely cancels, and so does the loss's
-    downward trend. Summed over a pass without discount it is the improvement over the whole pass.
+    downward trend.
 
     Args:
         batch_size: of the evaluation batches.
         held_out: see `Reward`.
         entropy_weight: see `Reward`.
-        evaluation_steps: see `Reward`. The loss after one step is the loss before the next, so that n steps take n + 1
-            evaluations.
+        evaluation_steps: see `Reward`. The loss after one step is the loss before the next, so that n steps that build
+            on each other take n + 1 evaluations, and their rewards add up to the improvement over all of them.
         scale: brings a single step's small difference to the size that PPO's critic and entropy term expect.
     """
 
@@ -126,8 +129,8 @@ class ImprovementReward(Reward):
         scale: float = 100.0,
     ) -> None:
         super().__init__(batch_size, held_out, entropy_weight, evaluation_steps)
-        if not scale > 0:
-            raise InputError(f"`scale` of the reward must be positive. Found scale={scale}.")
+        if not 0 < scale < math.inf:
+            raise InputError(f"`scale` of the reward must be positive and finite. Found scale={scale}.")
         self.scale = scale
         self._last: tuple[Batch, float] | None = None
 
@@ -154,7 +157,8 @@ class InfluenceReward(Reward):
 
     r_i = −w_i ∂L_primary(θ⁺)/∂w_i − entropy_weight · H, by one forward-mode pass (`auxlight.influence`), with w_i the
     weight of image i; the labels of the other images no longer blur it. Where the main optimizer is not SGD, or clips,
-    the derivative is that of a plain SGD step at its rate.
+    the derivative is that of a plain SGD step at its rate. Of an own subclass it looks through `primary_losses` and the
+    trunk, not through an overridden `features`, `task_losses` or `step`. Online its dropout masks are not the step's.
 
     Args:
         batch_size: of the evaluation batches.

@@ -5,35 +5,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from auxlight.batch import AuxiliaryTarget, Batch
-from auxlight.hierarchy import LabelHierarchy
+from auxlight.labelers.actions import LabelActions
+from auxlight.rl.game import Labelled
 
 
 class Tally:
     """Counts over the batches of an agent's epoch.
 
     Args:
-        hierarchy: whose blocks the labels lie in.
+        actions: what the agent may say.
     """
 
-    def __init__(self, hierarchy: LabelHierarchy) -> None:
-        self.hierarchy = hierarchy
+    def __init__(self, actions: LabelActions) -> None:
+        self.actions = actions
         self._rewards: list[Tensor] = []
         self._weights: list[Tensor] = []
         self._places: list[Tensor] = []
         self._primary: list[Tensor] = []
 
-    def add(self, batch: Batch, target: AuxiliaryTarget, rewards: Tensor) -> None:
+    def add(self, labelled: Labelled) -> None:
         """Count a labelled batch."""
-        inside = target.probabilities.masked_fill(~self.hierarchy.mask.to(batch.primary.device)[batch.primary], -1)
-        top, label = inside.max(1)
-        starts = self.hierarchy.to_global(batch.primary, torch.zeros_like(batch.primary))
-        # A label outside the block leaves the target uniform: no choice.
-        chosen = top > 1 / torch.as_tensor(self.hierarchy.psi, device=label.device)[batch.primary] + 1e-6
-        self._rewards.append(rewards.detach().float().cpu())
-        self._weights.append(target.weight.detach().float().cpu())
-        self._places.append(torch.where(chosen, label - starts, -1).cpu())
-        self._primary.append(batch.primary.cpu())
+        primary = labelled.batch.primary
+        self._rewards.append(labelled.rewards.detach().float().cpu())
+        self._weights.append(labelled.target.weight.detach().float().cpu())
+        self._places.append(self.actions.places(labelled.chosen, primary).cpu())
+        self._primary.append(primary.cpu())
 
     def scalars(self) -> dict[str, float]:
         """Mean reward; share of images whose label lay in their block; entropy in nats of a class's labels; weights."""
@@ -49,7 +45,10 @@ class Tally:
         }
 
     def histograms(self) -> dict[str, Tensor]:
-        """Weights, and for each primary class the places of its images' labels in the block; −1 is outside."""
+        """Weights, and for each primary class the places of its images' labels in the block; −1 is outside.
+
+        Of this device's images.
+        """
         _, weights, places, primary = self._all()
         per_class = {f"agent_labels/class_{int(y)}": places[primary == y] for y in torch.unique(primary)}
         return {"agent/weights": weights} | per_class

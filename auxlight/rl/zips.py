@@ -50,7 +50,8 @@ def import_agent(network: AgentNetwork, path: str | Path) -> None:
     if found != expected:
         name = next(name for name in (*expected, *found) if found.get(name) != expected.get(name))
         raise InputError(
-            f"`start_from` must hold an agent of the labeler's sizes. Found {name} of shape {found.get(name)} instead "
-            f"of {expected.get(name)}: use the arguments of the run that exported it."
+            f"`start_from` must hold an agent of the labeler's sizes. Found {name} of shape "
+            f"{found.get(name, 'missing')} instead of {expected.get(name, 'missing')}: use the arguments of the run "
+            "that exported it."
         )
     network.load_state_dict(state)

@@ -19,6 +19,7 @@ class PlainLearner:
         self.parts = nn.ModuleList([self.trunk, self.primary, self.auxiliary])
         self.optimizer = torch.optim.SGD(self.parts.parameters(), lr=lr, momentum=0.9)
         self.canonical = None
+        self.left = []  # states that were given up
 
     def features(self, batch):
         return self.trunk(batch.image)
@@ -45,6 +46,7 @@ class PlainLearner:
         self.canonical = self.state()
 
     def restore(self):
+        self.left.append(self.state())
         if self.canonical is not None:
             network, optimizer = copy.deepcopy(self.canonical)
             self.parts.load_state_dict(network)

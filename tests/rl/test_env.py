@@ -68,19 +68,21 @@ def test_both_views_leave_the_same_weights_and_hand_out_the_same_rewards(reward,
             observed, got, terminated, truncated, info = single.step(action)
             assert not truncated
             assert (got == 0) or number == 3
-        weights = many.state() if step < 4 else None  # the last step's weights are gone with the next episode
         seen, rewards, dones, infos = parallel.step(actions)
         expected.append(rewards)
         assert got == pytest.approx(rewards.mean(), abs=1e-7)
         np.testing.assert_array_equal(info["rewards"], rewards)
         assert terminated == dones.all() == (step == 4 or reset == "batch")
-        assert weights is not None or step == 4
-        if terminated and step < 4:
+        if terminated:
             np.testing.assert_array_equal(observed, infos[3]["terminal_observation"])
             observed, _ = single.reset()
-        elif step < 4:
+        else:
             torch.testing.assert_close(one.state(), many.state(), rtol=0, atol=0)
     assert np.std(expected) > 0
+    assert len(one.left) == (6 if reset == "batch" else 2)  # where each episode ended, and the canonical network
+    torch.testing.assert_close(one.left, many.left, rtol=0, atol=0)
+    weights = [network["0.0.layers.1.weight"] for network, _ in one.left]
+    assert not any(torch.equal(weights[0], later) for later in weights[1:])
 
 
 @pytest.mark.parametrize("reset", ["epoch", "batch"])

@@ -42,7 +42,7 @@ class KillingCallback(L.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(folder, agent_steps=0, main_steps=0, online=False):
+def run(folder, agent_steps=0, main_steps=0, **options):
     torch.set_num_threads(1)
     L.seed_everything(0, verbose=False)
     data = DigitsDataModule(num_train=200, batch_size=50)
@@ -54,7 +54,7 @@ def run(folder, agent_steps=0, main_steps=0, online=False):
         optimizer=partial(SGD, lr=0.05, momentum=0.9),
         scheduler=partial(StepLR, step_size=1, gamma=0.5),
     )
-    agent = RLAuxCallback(agent=partial(PaperPPO, n_epochs=2), reward=KillingReward(agent_steps), online=online)
+    agent = RLAuxCallback(agent=partial(PaperPPO, n_epochs=2), reward=KillingReward(agent_steps), **options)
     checkpoint = last_checkpoint()
     checkpoint.dirpath = str(folder)
     arguments = TRAINER | {"enable_checkpointing": True}
@@ -85,10 +85,22 @@ def whole(tmp_path_factory):
     ids=["in the first agent epoch", "in the last agent epoch", "in a main epoch"],
 )
 def test_it_ends_where_the_uninterrupted_one_does(at, epochs_kept, whole, tmp_path):
-    assert exit_code(tmp_path, **at) == -signal.SIGKILL
+    check(tmp_path, at, epochs_kept, whole)
+
+
+def test_so_does_one_that_learns_online(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    assert exit_code(tmp_path / "whole", online=True) == 0
+    whole = torch.load(tmp_path / "whole" / "end.pt", weights_only=True)
+    check(tmp_path / "killed", {"agent_steps": 7}, 1, whole, online=True)
+
+
+def check(tmp_path, at, epochs_kept, whole, **options):
+    assert exit_code(tmp_path, **at, **options) == -signal.SIGKILL
     assert not (tmp_path / "end.pt").exists()
     if epochs_kept:
         assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == epochs_kept - 1
-    assert exit_code(tmp_path) == 0
+    assert exit_code(tmp_path, **options) == 0
     end = torch.load(tmp_path / "end.pt", weights_only=True)
     assert [name for name, value in whole.items() if not torch.equal(end[name], value)] == []

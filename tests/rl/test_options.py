@@ -4,12 +4,14 @@ from functools import partial
 import lightning as L
 import pytest
 import torch
-from sb3_contrib import TRPO, MaskablePPO
-from stable_baselines3 import A2C, PPO
-from torch.optim import SGD
+from sb3_contrib import TRPO, MaskablePPO, RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO, SAC
+from torch.optim import LBFGS, SGD
 
 from auxlight import (
+    VGG,
     AgentLabels,
+    AuxiliaryClassifier,
     AuxiliaryTarget,
     BatchReward,
     DigitsDataModule,
@@ -19,8 +21,10 @@ from auxlight import (
     MultiHeadVGG,
     RLAuxCallback,
 )
+from auxlight.combiners import WeightedSum
 from auxlight.rl import PaperPPO
 from auxlight.rl.module_learner import ModuleLearner
+from auxlight.seeding import isolated_rng
 from tests.quiet import TRAINER
 from tests.rl.test_callback import assert_equal, state_of
 
@@ -70,16 +74,15 @@ class Around(L.Callback):
             self.after = state_of(trainer, module)
 
 
-def fit(epochs=1, ckpt_path=None, labeler=None, trainer_arguments=None, kind=Watched, **options):
+def fit(epochs=1, ckpt_path=None, labeler=None, kind=Watched, module_arguments=None, extra=(), **options):
     L.seed_everything(0, verbose=False)
     data = DigitsDataModule(num_train=250, batch_size=50, meta_split=0.2)
     labeler = AgentLabels(weighted=True, feature_dim=16, **(labeler or {}))
-    module = kind(
-        data.hierarchy, depth=11, width=0.0625, labeler=labeler, optimizer=partial(SGD, lr=0.05, momentum=0.9)
-    )
+    arguments = {"optimizer": partial(SGD, lr=0.05, momentum=0.9)} | (module_arguments or {})
+    module = kind(data.hierarchy, depth=11, width=0.0625, labeler=labeler, **arguments)
     options = {"agent": partial(PaperPPO, n_epochs=2), "reward": BATCH()} | options
     callback, around = RLAuxCallback(**options), Around()
-    trainer = L.Trainer(max_epochs=epochs, callbacks=[around, callback], **(TRAINER | (trainer_arguments or {})))
+    trainer = L.Trainer(max_epochs=epochs, callbacks=[around, callback, *extra], **TRAINER)
     trainer.fit(module, data, ckpt_path=ckpt_path)
     return trainer, module, callback, around
 
@@ -111,11 +114,24 @@ def test_online_the_agent_learns_and_the_network_trains_on_what_it_explores(rewa
     assert not any(parameter.requires_grad for parameter in labeler.network.parameters())
 
 
-@pytest.mark.parametrize("options", [{}, {"online": True}, {"every_n_epochs": 2}], ids=["paper", "online", "every 2"])
-@pytest.mark.parametrize("eyes", ["own", "shared"])
-def test_a_resumed_run_ends_where_the_whole_one_does(eyes, options, tmp_path):
+RESUMED = {
+    "paper": ("own", "improvement", {}),
+    "shared": ("shared", "improvement", {}),
+    "every second epoch": ("shared", "influence", {"every_n_epochs": 2}),
+    "half an epoch by batch": ("own, label shown", "held out", {"epoch_fraction": 0.5, "reset": "batch"}),
+    "online": ("own", "improvement", {"online": True}),
+    "online, half": ("shared, label shown", "influence", {"online": True, "epoch_fraction": 0.5}),
+    "A2C": ("shared", "batch", {"agent": partial(A2C, n_steps=2)}),
+    "A2C online": ("shared", "influence", {"agent": partial(A2C, n_steps=2), "online": True}),
+}
+
+
+@pytest.mark.parametrize("kind", RESUMED)
+def test_a_resumed_run_ends_where_the_whole_one_does(kind, tmp_path):
+    eyes, reward, options = RESUMED[kind]
+
     def run(**arguments):
-        return fit(labeler=EYES[eyes], reward=REWARDS["improvement"](), **options, **arguments)
+        return fit(labeler=EYES[eyes], reward=REWARDS[reward](), **options, **arguments)
 
     _, whole, *_ = run(epochs=3)
     trainer, *_ = run(epochs=2)
@@ -162,6 +178,160 @@ def test_a_fraction_of_an_epoch(fraction, steps, online):
 def test_an_online_agents_steps_lie_evenly_among_the_others():
     _, module, *_ = fit(epoch_fraction=0.5, online=True)
     assert [bool(target.weight.unique().numel() > 5) for target in module.targets] == [True, False, True, False]
+
+
+def test_every_fit_begins_with_the_pretraining():
+    callback = RLAuxCallback(partial(PaperPPO, n_epochs=1), BATCH(), pretrain_epochs=2)
+    data = DigitsDataModule(num_train=200, batch_size=50)
+    module = MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, labeler=AgentLabels(feature_dim=16))
+    for played in (3, 6):
+        L.Trainer(max_epochs=1, callbacks=[callback], **TRAINER).fit(module, data)
+        assert module.labelled_task.labeler.epochs_played == played
+
+
+def test_an_online_agent_goes_on_where_a_run_was_cut_inside_an_epoch(tmp_path):
+    class Cut(L.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if trainer.global_step == 6:
+                trainer.save_checkpoint(tmp_path / "inside.ckpt")
+
+    fit(epochs=2, online=True, extra=[Cut()])
+    _, module, callback, _ = fit(epochs=2, online=True, ckpt_path=tmp_path / "inside.ckpt")
+    assert len(module.targets) == 2
+    assert all(target.weight.unique().numel() > 5 for target in module.targets)  # explored
+    assert callback.player.num_timesteps == (6 + 2) * 50
+    assert module.labelled_task.labeler.epochs_played == 2
+
+
+class Compared(ImprovementReward):
+    """Whether the loss that it takes for the one before a step is that loss."""
+
+    def __init__(self):
+        super().__init__(32)
+        self.errors = []
+
+    def before_step(self, learner, evaluation):
+        before = super().before_step(learner, evaluation)
+        self.errors.append(abs(before - learner.primary_loss(evaluation)))
+        return before
+
+
+@pytest.mark.parametrize("options", [{}, {"reset": "batch"}, {"online": True}, {"online": True, "epoch_fraction": 0.5}])
+@pytest.mark.parametrize("eyes", ["own", "shared"])
+def test_improvement_is_over_the_network_right_before_the_step(eyes, options):
+    reward = Compared()
+    fit(labeler=EYES[eyes], reward=reward, epochs=2, **options)
+    assert len(reward.errors) >= 4 and max(reward.errors) == 0
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+@pytest.mark.parametrize("algorithm", [PaperPPO, A2C])
+def test_an_online_agent_learns_from_what_its_present_policy_did(algorithm, n_steps):
+    """Before each update the policy gives every action of the rollout the probability that it was chosen with."""
+    differences = []
+
+    def agent(*arguments, **options):
+        made = algorithm(*arguments, **options, n_steps=n_steps)
+        train = made.train
+
+        def checked():
+            buffer = made.rollout_buffer
+            for row in range(made.n_steps):
+                actions = torch.as_tensor(buffer.actions[row])
+                _, log_probabilities, _ = made.policy.evaluate_actions(
+                    torch.as_tensor(buffer.observations[row]), actions
+                )
+                stored = torch.as_tensor(buffer.log_probs[row])
+                differences.append(float((log_probabilities.detach() - stored).abs().max()))
+            train()
+
+        made.train = checked
+        return made
+
+    fit(agent=agent, online=True, epochs=2)
+    assert len(differences) == 2 * STEPS and max(differences) < 1e-5
+
+
+class Averaging(Watched):
+    """Keeps averages in buffers: one written in place, one put in the place of the last, one that begins as nothing."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.register_buffer("in_place", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()))
+        self.register_buffer("begun", None)
+
+    def step(self, batch):
+        outputs = super().step(batch)
+        loss = outputs.loss.detach()
+        self.in_place.mul_(0.9).add_(0.1 * loss)
+        self.replaced = 0.9 * self.replaced + 0.1 * loss
+        self.begun = loss if self.begun is None else self.begun + loss
+        return outputs
+
+
+def test_averages_in_buffers_are_put_back():
+    _, module, _, around = fit(kind=Averaging)
+    assert_equal(around.after, around.before)
+    assert around.before["network"]["replaced"] == 0 and "begun" not in around.before["network"]
+    assert module.replaced != 0 and module.in_place == module.replaced
+
+
+class Dropping(Watched):
+    """Dropout between trunk and heads' losses."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.trunk.layers.add_module("dropout", torch.nn.Dropout(0.5))
+
+
+class TwoPasses(Watched):
+    """Another pass of the trunk before the step's own."""
+
+    def step(self, batch):
+        self.features(batch.image.flip(-1))
+        return super().step(batch)
+
+
+@pytest.mark.parametrize("kind", [Watched, Dropping, TwoPasses])
+@pytest.mark.parametrize("shared", [False, True])
+def test_influence_is_that_of_the_step_that_was_taken(kind, shared):
+    """Against a finite difference along all weights at once, with the same dropout masks."""
+
+    class Redo(L.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            labeler = module.labelled_task.labeler
+            evaluation = next(iter(trainer.datamodule.training_batches("evaluation", 0, 16)))
+            chosen = torch.randint(10, (50, 2))
+            target = AuxiliaryTarget(*(part.double() for part in labeler.actions.target(chosen, batch.primary)))
+            along = torch.randn(50, dtype=torch.float64)
+
+            def stepped(target):
+                learner = ModuleLearner(trainer, module, labeler)
+                learner.snapshot()
+                if shared:
+                    learner.features(batch)
+                before = learner.position()
+                learner.train_on(batch, target)
+                with torch.no_grad(), isolated_rng(before.seed + 1):  # the masks of the measurement
+                    loss = float(module.primary_losses(module(evaluation.image), evaluation).mean())
+                influence = learner.influence(before, batch, target, evaluation)
+                learner.restore()
+                return loss, influence
+
+            losses = [stepped(target._replace(weight=target.weight * (1 + s * 1e-4 * along)))[0] for s in (1, -1)]
+            expected = -(losses[0] - losses[1]) / 2e-4
+            assert float(stepped(target)[1] @ along) == pytest.approx(expected, rel=1e-4)
+            self.checked = True
+
+    callback = Redo()
+    L.seed_everything(0, verbose=False)
+    data = DigitsDataModule(num_train=200, batch_size=50)
+    labeler = AgentLabels(weighted=True, feature_dim=16, untrained=True)
+    module = kind(data.hierarchy, depth=11, width=0.0625, labeler=labeler, optimizer=partial(SGD, lr=0.05))
+    arguments = TRAINER | {"precision": "64-true", "limit_train_batches": 1}
+    L.Trainer(max_epochs=1, callbacks=[callback], **arguments).fit(module, data)
+    assert callback.checked
 
 
 def test_pretraining_is_not_repeated_by_a_resumed_run(tmp_path):
@@ -246,13 +416,26 @@ def test_a_run_starts_from_an_exported_agent(labeler, tmp_path):
 def test_another_agents_file_is_refused(tmp_path):
     _, _, callback, _ = fit()
     callback.export_agent(tmp_path / "agent.zip")
-    with pytest.raises(InputError, match=r"`start_from`.*Found eyes.weight of shape None instead of \(32,\)"):
+    with pytest.raises(InputError, match=r"`start_from`.*Found eyes.weight of shape missing instead of \(32,\)"):
         fit(labeler={"shared_trunk": True}, start_from=tmp_path / "agent.zip")
     (tmp_path / "broken.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match="cannot be read as one"):
         fit(start_from=tmp_path / "broken.zip")
     with pytest.raises(InputError, match="fit first"):
         RLAuxCallback().export_agent(tmp_path / "none.zip")
+
+
+class Doubled(WeightedSum):
+    """Another combiner."""
+
+    def forward(self, losses):
+        return 2 * super().forward(losses)
+
+
+def test_the_main_networks_own_trunk_is_refused():
+    trunk = VGG(11, 0.0625)
+    with pytest.raises(InputError, match="`trunk` of AgentLabels must have parameters of its own"):
+        AuxiliaryClassifier((5, 5), trunk, labeler=AgentLabels(trunk=trunk))
 
 
 @pytest.mark.parametrize(
@@ -263,14 +446,22 @@ def test_another_agents_file_is_refused(tmp_path):
         (lambda: RLAuxCallback(epoch_fraction=0), "`epoch_fraction` must lie"),
         (lambda: RLAuxCallback(epoch_fraction=1.5), "`epoch_fraction` must lie.*1.5"),
         (lambda: RLAuxCallback(online=True, reset="batch"), "online agent.*reset='batch'"),
-        (lambda: fit(reset="step"), "`reset` must be 'epoch' or 'batch'"),
+        (lambda: RLAuxCallback(reset="step"), "`reset` must be 'epoch' or 'batch'"),
+        (lambda: RLAuxCallback(reward="improvement"), "`reward` must be an auxlight.rl.Reward, .*Found str"),
+        (lambda: RLAuxCallback(agent=DQN), "on-policy.*Found DQN"),
+        (lambda: RLAuxCallback(agent=partial(SAC, gamma=0.9)), "on-policy.*Found SAC"),
+        (lambda: fit(agent=RecurrentPPO), "common actor-critic policy.*lstm"),
+        (lambda: fit(agent=partial(PaperPPO, ent_coef=float("nan"))), "`ent_coef` of the agent must be finite"),
+        (lambda: fit(module_arguments={"optimizer": LBFGS}), "Found LBFGS"),
+        (lambda: fit(module_arguments={"combiner": Doubled()}, reward=InfluenceReward()), "WeightedSum alone.*Doubled"),
+        (lambda: BatchReward(entropy_weight=float("nan")), "`entropy_weight` of the reward must be finite"),
         (lambda: BatchReward(batch_size=0), "`batch_size` of the reward must be at least 1"),
         (lambda: ImprovementReward(evaluation_steps=0), "`evaluation_steps` of the reward"),
         (lambda: ImprovementReward(scale=0), "`scale` of the reward"),
         (lambda: AgentLabels(shared_trunk=True, trunk=torch.nn.Flatten()), "`shared_trunk`"),
         (lambda: fit(labeler={"weight_exponents": (2.0, 1.0)}), r"`weight_exponents`.*\(2.0, 1.0\)"),
         (lambda: fit(labeler={"weight_levels": 1}), "`weight_levels` must be at least 2"),
-        (lambda: fit(agent=partial(PaperPPO, batch_size=30)), "`batch_size` of the agent must divide.*=30 and 50"),
+        (lambda: RLAuxCallback(agent="PPO"), "`agent` must be a class.*Found 'PPO'"),
         (lambda: fit(agent=MaskablePPO), "`agent` does not take its arguments: Policy must subclass"),
         (lambda: fit(labeler={"trunk": torch.nn.Flatten()}), "`feature_dim`"),
     ],
@@ -278,6 +469,41 @@ def test_another_agents_file_is_refused(tmp_path):
 def test_mistakes_get_a_sentence(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path):
+    trainer, *_ = fit(agent=partial(A2C, n_steps=2))
+    trainer.save_checkpoint(tmp_path / "a2c.ckpt")
+    with pytest.raises(InputError, match="Found PaperPPO instead of A2C"):
+        fit(epochs=2, ckpt_path=tmp_path / "a2c.ckpt")
+
+
+def test_minibatches_that_do_not_divide_a_rollout_are_announced():
+    with pytest.warns(UserWarning, match="`batch_size` of the agent should divide.*=30 and 50"):
+        fit(agent=partial(PaperPPO, batch_size=30))
+
+
+class Returning(BatchReward):
+    def __init__(self, value):
+        super().__init__(32)
+        self.value = value
+
+    def after_step(self, *_):
+        return self.value
+
+
+@pytest.mark.parametrize("online", [False, True])
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [(0.5, "float"), (torch.tensor(0.5), r"shape \(\)"), (torch.zeros(50, 1), r"shape \(50, 1\)")],
+)
+def test_rewards_of_a_wrong_shape_are_refused(value, found, online):
+    with pytest.raises(InputError, match=rf"must return a tensor of shape \(50,\).*{found}"):
+        fit(reward=Returning(value), online=online)
+
+
+def test_rewards_with_a_graph_are_taken():
+    fit(reward=Returning(torch.zeros(50, requires_grad=True)))
 
 
 def test_held_out_images_must_exist():

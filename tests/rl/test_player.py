@@ -22,14 +22,11 @@ def make_player(episode, algorithm=PaperPPO, learner=None, weight_levels=None, *
     evaluation = itertools.cycle(episode)
     learner = learner or RecordingLearner()
     rewards = []
-    game = LabellingGame(
-        learner,
-        lambda: episode,
-        evaluation,
-        actions,
-        RewardLabel(),
-        watch=lambda batch, target, r: rewards.append(float(r.mean())),
-    )
+
+    def watch(labelled):
+        rewards.append(float(labelled.rewards.mean()))
+
+    game = LabellingGame(learner, lambda: episode, evaluation, actions, RewardLabel(), watch=watch)
     env = AuxTaskVecEnv(game, ImageObservation(SHAPE), num_envs)
     env.rewards = rewards
     network = AgentNetwork(TinyTrunk(), 16, 16, actions.sizes)
