@@ -9,8 +9,11 @@ the Trainer with the agent's before them, in turn with single-task epochs, and v
 an agent epoch, all that is not a forward or backward pass, a step of an optimizer or SB3's update of the policy is
 overhead.
 
-Targets: the batch-parallel rollout at least 5 times as fast; overhead at most 10 % of the agent epoch; `wa_rl_shared`
-at most 3.2 and `wa_rl_online` at most 2 single-task epochs (the RL-AUX authors' code: 15.9).
+`wa_rl_shared` plays 40 % and `wa_rl_online` explores on 30 % of an epoch's batches, as in configs/; `…_whole` are the
+same with all of them.
+
+Targets: the batch-parallel rollout (beside an idle main network) at least 5 times as fast; overhead at most 10 % of the
+agent epoch; `wa_rl_shared` at most 3.2 and `wa_rl_online` at most 2 single-task epochs (the RL-AUX authors' code: 15.9).
 """
 
 import argparse
@@ -56,10 +59,10 @@ QUIET: dict[str, Any] = {
 }
 
 
-def shared_agent(online: bool = False) -> RLAuxCallback:
+def shared_agent(share: float, online: bool) -> RLAuxCallback:
     """Of `wa_rl_shared.yaml` and `wa_rl_online.yaml`."""
     agent = partial(PaperPPO, gamma=0.0)
-    return RLAuxCallback(agent, InfluenceReward(batch_size=100), epoch_fraction=0.3 if online else 0.4, online=online)
+    return RLAuxCallback(agent, InfluenceReward(batch_size=100), epoch_fraction=share, online=online)
 
 
 SHARED = {"weighted": True, "block_relative": True, "shared_trunk": True, "sees_primary": True}
@@ -77,8 +80,10 @@ METHODS: dict[str, Method] = {
         {"weighted": True, "block_relative": True},
         lambda: RLAuxCallback(partial(PaperPPO, gamma=0.0), InfluenceReward()),
     ),
-    "wa_rl_shared": (SHARED, shared_agent),
-    "wa_rl_online": (SHARED, partial(shared_agent, online=True)),
+    "wa_rl_shared": (SHARED, partial(shared_agent, 0.4, online=False)),
+    "wa_rl_shared_whole": (SHARED, partial(shared_agent, 1.0, online=False)),
+    "wa_rl_online": (SHARED, partial(shared_agent, 0.3, online=True)),
+    "wa_rl_online_whole": (SHARED, partial(shared_agent, 1.0, online=True)),
 }
 
 

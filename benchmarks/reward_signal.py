@@ -16,7 +16,8 @@ all rewards; it has found the labels once 90 % of its most probable ones are rig
 then it and a copy from before play the same batches from the same network.
 
 Targets: influence needs at most 1/5 and improvement at most 1/2 of the samples of the batch reward (medians of seeds; a
-reward that has not got there counts as the samples that it had); the trained agent earns more than its frozen copy.
+reward that has not got there counts as the samples that it had); the trained agent earns more than its frozen copy, and
+its labels are less even than that one's.
 """
 
 import argparse
@@ -166,7 +167,7 @@ def demonstration(passes: int) -> Callable[[L.Trainer, MultiHeadVGG], dict[str, 
             player.play(env, 20)
 
         def earned(network: AgentNetwork) -> tuple[float, float]:
-            tally = Tally(labeler.hierarchy)
+            tally = Tally(labeler.actions)
             torch.manual_seed(0)
             judged = LabellingGame(
                 learner,
@@ -303,6 +304,8 @@ def main() -> None:
     ]
     if arguments.demonstrate and figures["trained_reward"] <= figures["frozen_reward"]:
         missed.append("trained_reward <= frozen_reward")
+    if arguments.demonstrate and figures["trained_label_entropy"] >= figures["frozen_label_entropy"]:
+        missed.append("trained_label_entropy >= frozen_label_entropy")
     if missed:
         print("missed    " + ", ".join(missed))
     report({name: round(value, 6) for name, value in figures.items()}, ok=not missed)
