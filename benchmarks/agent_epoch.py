@@ -12,8 +12,9 @@ overhead.
 `wa_rl_shared` plays 40 % and `wa_rl_online` explores on 30 % of an epoch's batches, as in configs/; `…_whole` are the
 same with all of them.
 
-Targets: the batch-parallel rollout (beside an idle main network) at least 5 times as fast; overhead at most 10 % of the
-agent epoch; `wa_rl_shared` at most 3.2 and `wa_rl_online` at most 2 single-task epochs (the RL-AUX authors' code: 15.9).
+Targets: the batch-parallel rollout (beside an idle main network) at least 5 times as fast; overhead at most 10 % of
+the agent epoch; `wa_rl_shared` at most 3.2 and `wa_rl_online` at most 2 single-task epochs (the RL-AUX authors' code:
+15.9).
 """
 
 import argparse
