@@ -1,11 +1,9 @@
 """Where Lightning and the agent meet."""
 
-import warnings
-from collections.abc import Iterator
 from functools import partial
-from itertools import count, islice, repeat
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
@@ -13,7 +11,6 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor
 
 from auxlight.batch import AuxiliaryTarget, Batch
-from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.labelers.agent import AgentLabels
 from auxlight.modules.classifier import AuxiliaryClassifier
@@ -21,10 +18,9 @@ from auxlight.rl.agent import AgentFactory, PaperPPO
 from auxlight.rl.checks import check_agent, check_data, check_module, check_optimizers, check_reward, check_trainer
 from auxlight.rl.game import LabellingGame, check_reset
 from auxlight.rl.module_learner import ModuleLearner
-from auxlight.rl.observations import FeatureObservation, ImageObservation
 from auxlight.rl.online import OnlineGame
+from auxlight.rl.parts import evaluation_batches, make_agent, observation_of
 from auxlight.rl.player import Player
-from auxlight.rl.policy import AgentPolicy
 from auxlight.rl.progress import AgentProgress
 from auxlight.rl.rewards import BatchReward, Reward
 from auxlight.rl.tally import Tally
@@ -200,19 +196,19 @@ class RLAuxCallback(L.Callback):
         self._epoch_played = epoch
 
     def _play(self, trainer: L.Trainer, module: AuxiliaryClassifier, labeler: AgentLabels, name: str) -> None:
-        data = check_data(trainer, self.reward)
+        data = cast(Any, trainer).datamodule
         steps = self._steps(trainer)
         learner, tally = ModuleLearner(trainer, module, labeler), Tally(labeler.actions)
         game = LabellingGame(
             learner,
             lambda: islice(data.training_batches(f"agent {name}", 0), steps),
-            self._evaluation(data, name),
+            evaluation_batches(data, self.reward, name),
             labeler.actions,
             self.reward,
             self.reset,
             watch=tally.add,
         )
-        env = AuxTaskVecEnv(game, self._observation(data, labeler), data.batch_size)
+        env = AuxTaskVecEnv(game, observation_of(data, labeler), data.batch_size)
         player = self._player = self._player or self._make_player(trainer, labeler, env, module.device)
         progress = AgentProgress(trainer, f"Epoch {name} · agent", steps)
         learner.snapshot()
@@ -238,13 +234,13 @@ class RLAuxCallback(L.Callback):
         steps = sum(self._explores(trainer, batch_idx) for batch_idx in batches)
         if not steps:
             return
-        data, epoch = check_data(trainer, self.reward), trainer.current_epoch
-        learner, observation = ModuleLearner(trainer, module, labeler), self._observation(data, labeler)
+        data = cast(Any, trainer).datamodule
+        learner, observation = ModuleLearner(trainer, module, labeler), observation_of(data, labeler)
         if self._player is None:  # its environment only tells it the shapes
             shapes = LabellingGame(learner, tuple, iter(()), labeler.actions, self.reward)
             env = AuxTaskVecEnv(shapes, observation, data.batch_size)
             self._player = self._make_player(trainer, labeler, env, module.device)
-        evaluation = self._evaluation(data, str(epoch))
+        evaluation = evaluation_batches(data, self.reward, str(trainer.current_epoch))
         game = OnlineGame(self._player, learner, evaluation, labeler.actions, self.reward, observation, steps)
         self._game, self._tally = game, Tally(labeler.actions)
         labeler.epochs_played += not first
@@ -266,12 +262,6 @@ class RLAuxCallback(L.Callback):
         batches, steps = int(trainer.num_training_batches), self._steps(trainer)
         return batch_idx * steps % batches < steps
 
-    def _observation(self, data: ImageDataModule, labeler: AgentLabels) -> ImageObservation:
-        num_primary = labeler.hierarchy.num_primary if labeler.sees_primary else None
-        if labeler.shared_trunk:
-            return FeatureObservation(labeler.main_feature_dim, num_primary)
-        return ImageObservation(data.image_shape, num_primary)
-
     def _seed(self, trainer: L.Trainer, *coordinates: int | str) -> int:
         return derive_seed(global_seed(), "agent", trainer.current_epoch, trainer.global_rank, *coordinates)
 
@@ -287,35 +277,11 @@ class RLAuxCallback(L.Callback):
     def _make_player(
         self, trainer: L.Trainer, labeler: AgentLabels, env: AuxTaskVecEnv, device: torch.device
     ) -> Player:
-        # Making a policy draws layers that it then drops.
-        with isolated_rng(derive_seed(global_seed(), "make agent")), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="You have specified a mini-batch size")  # `Player` says it
-            try:
-                agent = self.agent(AgentPolicy.around(labeler.network), env, device=device)  # type: ignore[call-arg]
-            except AttributeError as error:
-                raise InputError(
-                    "`agent` must be an algorithm that takes a common actor-critic policy, such as PPO, A2C or TRPO. "
-                    f"Found one that does not: {error}."
-                ) from error
-            except (ValueError, AssertionError, TypeError) as error:  # how SB3 and torch refuse a value
-                raise InputError(f"`agent` does not take its arguments: {' '.join(str(error).split())}") from error
-        if not isinstance(agent, OnPolicyAlgorithm):
-            raise InputError(
-                "`agent` of RLAuxCallback must make an on-policy algorithm of Stable-Baselines3 (PPO, A2C, …). "
-                f"Found {type(agent).__name__}."
-            )
-        player = Player(agent, trainer.world_size)
+        player = Player(make_agent(self.agent, labeler, env, device), trainer.world_size)
         if self._saved is not None:
             player.load_state_dict(self._saved)
             self._saved = None
         return player
-
-    def _evaluation(self, data: ImageDataModule, name: str) -> Iterator[Batch]:
-        """Random images for the reward, endlessly, each batch as often as it wants."""
-        split: Literal["meta", "train"] = "meta" if self.reward.held_out else "train"
-        for passes in count():
-            for batch in data.training_batches(f"reward {name}", passes, self.reward.batch_size, split):
-                yield from repeat(batch, self.reward.evaluation_steps)
 
     def export_agent(self, path: str | Path) -> None:
         """Write the agent as a zip of Stable-Baselines3, for `PPO.load` and its kin elsewhere."""

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch.optim import LBFGS
@@ -91,5 +92,10 @@ def check_data(trainer: L.Trainer, reward: Reward) -> ImageDataModule:
         raise InputError(
             "`held_out` of the reward needs held-out training images. Found meta_split=0: set `data.meta_split` to "
             "their share, such as 0.1."
+        )
+    if data.meta_split and not reward.held_out:
+        rank_zero_warn(
+            f"`data.meta_split` holds {data.meta_split:.0%} of the training images out, but nothing uses them: set "
+            "`held_out` of the reward, or meta_split to 0."
         )
     return data

@@ -76,7 +76,8 @@ class Around(L.Callback):
 
 def fit(epochs=1, ckpt_path=None, labeler=None, kind=Watched, module_arguments=None, extra=(), **options):
     L.seed_everything(0, verbose=False)
-    data = DigitsDataModule(num_train=250, batch_size=50, meta_split=0.2)
+    held_out = getattr(options.get("reward"), "held_out", False)
+    data = DigitsDataModule(num_train=250 if held_out else 200, batch_size=50, meta_split=0.2 if held_out else 0.0)
     labeler = AgentLabels(weighted=True, feature_dim=16, **(labeler or {}))
     arguments = {"optimizer": partial(SGD, lr=0.05, momentum=0.9)} | (module_arguments or {})
     module = kind(data.hierarchy, depth=11, width=0.0625, labeler=labeler, **arguments)
@@ -504,6 +505,14 @@ def test_rewards_of_a_wrong_shape_are_refused(value, found, online):
 
 def test_rewards_with_a_graph_are_taken():
     fit(reward=Returning(torch.zeros(50, requires_grad=True)))
+
+
+def test_images_that_are_held_out_for_nothing_are_announced():
+    data = DigitsDataModule(num_train=250, batch_size=50, meta_split=0.2)
+    module = MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, labeler=AgentLabels(feature_dim=16))
+    trainer = L.Trainer(max_epochs=1, limit_train_batches=1, callbacks=[RLAuxCallback(reward=BATCH())], **TRAINER)
+    with pytest.warns(UserWarning, match="holds 20% of the training images out, but nothing uses them"):
+        trainer.fit(module, data)
 
 
 def test_held_out_images_must_exist():
