@@ -58,6 +58,18 @@ def isolated_rng(seed: int) -> Iterator[None]:
         yield
 
 
+def generator_states() -> list[Tensor]:
+    """Of torch's generators: the CPU's and the present device's."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
+
+
+def set_generators(states: list[Tensor]) -> None:
+    """Put torch's generators where `generator_states` found them."""
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state(states[1])
+
+
 def hash_integers(values: Tensor, seed: int) -> Tensor:
     """splitmix64 of int64 `values`, folded to [0, 2^31): one independent-looking draw per value, on any device."""
 

@@ -180,14 +180,15 @@ class RLAuxCallback(L.Callback):
         labeler = getattr(getattr(pl_module, "labelled_task", None), "labeler", None)
         if isinstance(labeler, AgentLabels):
             labeler.explorer = None
+        self._game = None
 
     def _begin_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         module, labeler = check_module(pl_module)
         epoch = trainer.current_epoch
         if epoch == 0 and not self._pretrained:
-            self._pretrained = True
             for number in range(self.pretrain_epochs):
                 self._play(trainer, module, labeler, f"pretraining {number}")
+            self._pretrained = True
         if self._plays(trainer):
             if self.online:
                 self._begin_online(trainer, module, labeler)

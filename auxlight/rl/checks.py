@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any, cast
 
 import lightning as L
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -61,10 +61,11 @@ def check_optimizers(trainer: L.Trainer) -> None:
 
 def check_trainer(trainer: L.Trainer, kind: type) -> None:
     """The trainer's settings that the game honours."""
-    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+    strategy = trainer.strategy
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
         raise InputError(
             "RLAuxCallback works on one device, or on several by DDP. Found "
-            f"{type(trainer.strategy).__name__}: set `trainer.strategy` to auto or ddp."
+            f"{type(strategy).__name__}: set `trainer.strategy` to auto or ddp."
         )
     if sum(isinstance(callback, kind) for callback in cast(Any, trainer).callbacks) > 1:
         raise InputError("One RLAuxCallback plays all of a module's agent epochs. Found several: keep one.")

@@ -17,17 +17,18 @@ from auxlight.labelers.agent import AgentLabels
 from auxlight.lookahead import LookAhead, Position, SGDRule
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.modules.joint_losses import JointLosses, looks_through
-from auxlight.networks.buffers import lent_buffers
-from auxlight.seeding import derive_seed, global_seed, isolated_rng
+from auxlight.networks.buffers import Slot, lent_buffers, put_into_place
+from auxlight.seeding import derive_seed, generator_states, global_seed, isolated_rng, set_generators
 from auxlight.tasks import LabelledTask
 
 
 class Begun(NamedTuple):
-    """A step whose trunk has run already: on these images, to these features, and to these buffers of the trunk."""
+    """A step whose trunk has run already: on these images, to these features, buffers and generators' states."""
 
     image: Tensor
     features: Tensor
-    buffers: list[Tensor]
+    buffers: list[Slot]
+    generators: list[Tensor]
     kept: ConvolutionOutputs
 
 
@@ -67,6 +68,7 @@ class ModuleLearner:
         self._departure: Departure | None = None
         self._steps = 0
         self._draws = 0
+        self._games = int(labeler.epochs_played)
 
     def train_on(self, batch: Batch, target: AuxiliaryTarget) -> None:
         """See `Learner.train_on`."""
@@ -101,9 +103,10 @@ class ModuleLearner:
             if departure is not None:
                 stack.enter_context(isolated_rng(departure.seed))
             if begun is not None and begun.image is batch.image:
-                for buffer, value in zip(self.module.trunk.buffers(), begun.buffers, strict=True):
-                    buffer.copy_(value)
+                put_into_place(begun.buffers)
                 stack.enter_context(self.module.given_features(begun.image, begun.features))
+                if departure is not None:
+                    set_generators(begun.generators)
             elif departure is not None and looks_through(self.module):
                 stack.enter_context(departure.kept.recorded())
             yield
@@ -115,20 +118,22 @@ class ModuleLearner:
             return float(self.module.primary_losses(self.module(batch.image), batch).mean())
 
     def features(self, batch: Batch) -> Tensor:
-        """See `FeatureLearner.features`; `train_on` this batch goes on from there.
+        """See `FeatureLearner.features`; `train_on` goes on from there, if the module's step is the common one.
 
         Until then batch norm's statistics stay, so that what is measured before the step is the network before it.
         """
         kept = ConvolutionOutputs(MetaProblem.keep)
         with (
-            lent_buffers(self.module.trunk) as buffers,
+            lent_buffers(self._parts) as buffers,
             isolated_rng(self._seed()),
             torch.enable_grad(),
             self.trainer.precision_plugin.train_step_context(),
             kept.recorded(),
         ):
             features = self.module.features(batch.image)
-        self._begun = Begun(batch.image, features, buffers, kept)
+            generators = generator_states()
+        if looks_through(self.module):
+            self._begun = Begun(batch.image, features, buffers, generators, kept)
         return features.detach()
 
     def position(self) -> Departure:
@@ -138,7 +143,7 @@ class ModuleLearner:
         parameters = {name: value.clone() for name, value in start.parameters.items()}
         momenta = {name: None if value is None else value.clone() for name, value in start.momenta.items()}
         kept = ConvolutionOutputs(MetaProblem.keep)
-        if self._begun is not None and looks_through(self.module):
+        if self._begun is not None:
             kept = self._begun.kept
         self._departure = Departure(Position(parameters, momenta), step.rules(network), self._seed(), kept)
         return self._departure
@@ -146,6 +151,7 @@ class ModuleLearner:
     def influence(self, before: Departure, batch: Batch, target: AuxiliaryTarget, evaluation: Batch) -> Tensor:
         """See `InfluenceLearner.influence`."""
         self._departure = None
+        self._draws += 1
         network, step = JointLosses(self.module), LookAhead(self.trainer.optimizers[0])
         weight = self.module.aux_weight / self.trainer.world_size  # a device's images are a share of the batch
         problem = MetaProblem(network, [batch], [target], [evaluation], step, weight, self.average, before.seed)
@@ -193,7 +199,8 @@ class ModuleLearner:
 
     def _seed(self) -> int:
         """Of the next step's dropout masks, where they have to be drawn twice."""
-        return derive_seed(global_seed(), "step of the game", self.trainer.current_epoch, self._draws)
+        place = (self.trainer.current_epoch, self.trainer.global_rank, self._games, self._draws)
+        return derive_seed(global_seed(), "step of the game", *place)
 
 
 @contextmanager

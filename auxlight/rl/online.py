@@ -120,9 +120,11 @@ class OnlineGame:
         agent = self.player.agent
         agent.rollout_buffer.compute_returns_and_advantage(last_values, np.full(agent.n_envs, over))
         agent.policy.requires_grad_(True)
-        with torch.enable_grad(), self.player.averaged_gradients():
-            agent.train()
-        agent.policy.requires_grad_(False)
-        agent.policy.optimizer.zero_grad()
-        agent.policy.set_training_mode(False)
+        try:
+            with torch.enable_grad(), self.player.averaged_gradients():
+                agent.train()
+        finally:
+            agent.policy.requires_grad_(False)
+            agent.policy.optimizer.zero_grad()
+            agent.policy.set_training_mode(False)
         agent.logger.dump()

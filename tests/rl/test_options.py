@@ -294,45 +294,129 @@ class TwoPasses(Watched):
         return super().step(batch)
 
 
-@pytest.mark.parametrize("kind", [Watched, Dropping, TwoPasses])
-@pytest.mark.parametrize("shared", [False, True])
-def test_influence_is_that_of_the_step_that_was_taken(kind, shared):
-    """Against a finite difference along all weights at once, with the same dropout masks."""
+class DroppingTwice(Dropping):
+    """Dropout in the heads as well."""
 
-    class Redo(L.Callback):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.primary_head.add_module("dropout", torch.nn.Dropout(0.3))
+        self.labelled_task.head.add_module("dropout", torch.nn.Dropout(0.3))
+
+
+class Averager(torch.nn.Module):
+    """Puts a new average of what it sees in the place of the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("average", torch.zeros(()))
+        self.register_buffer("first", None)
+
+    def forward(self, value):
+        self.average = 0.9 * self.average + 0.1 * value.detach().mean()
+        self.first = value.detach()[0].clone() if self.first is None else self.first
+        return value
+
+
+class AveragingTrunk(Watched):
+    """An average in the trunk."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.trunk.layers.add_module("average", Averager())
+
+
+class Neck(Watched):
+    """Features behind another layer with batch norm."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.neck = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.BatchNorm1d(32))
+
+    def features(self, image):
+        return self.neck(super().features(image))
+
+
+class MixedUp(Watched):
+    """A step on other images than the batch's."""
+
+    def step(self, batch):
+        return super().step(batch._replace(image=0.5 * batch.image + 0.5 * batch.image.flip(0)))
+
+
+def in_step(kind, check):
+    """Calls `check(trainer, module, labeler, batch)` before the first step of a fit in double precision."""
+
+    class Calling(L.Callback):
+        called = False
+
         def on_train_batch_start(self, trainer, module, batch, batch_idx):
-            labeler = module.labelled_task.labeler
-            evaluation = next(iter(trainer.datamodule.training_batches("evaluation", 0, 16)))
-            chosen = torch.randint(10, (50, 2))
-            target = AuxiliaryTarget(*(part.double() for part in labeler.actions.target(chosen, batch.primary)))
-            along = torch.randn(50, dtype=torch.float64)
+            check(trainer, module, module.labelled_task.labeler, batch)
+            self.called = True
 
-            def stepped(target):
-                learner = ModuleLearner(trainer, module, labeler)
-                learner.snapshot()
-                if shared:
-                    learner.features(batch)
-                before = learner.position()
-                learner.train_on(batch, target)
-                with torch.no_grad(), isolated_rng(before.seed + 1):  # the masks of the measurement
-                    loss = float(module.primary_losses(module(evaluation.image), evaluation).mean())
-                influence = learner.influence(before, batch, target, evaluation)
-                learner.restore()
-                return loss, influence
-
-            losses = [stepped(target._replace(weight=target.weight * (1 + s * 1e-4 * along)))[0] for s in (1, -1)]
-            expected = -(losses[0] - losses[1]) / 2e-4
-            assert float(stepped(target)[1] @ along) == pytest.approx(expected, rel=1e-4)
-            self.checked = True
-
-    callback = Redo()
+    callback = Calling()
     L.seed_everything(0, verbose=False)
     data = DigitsDataModule(num_train=200, batch_size=50)
     labeler = AgentLabels(weighted=True, feature_dim=16, untrained=True)
     module = kind(data.hierarchy, depth=11, width=0.0625, labeler=labeler, optimizer=partial(SGD, lr=0.05))
     arguments = TRAINER | {"precision": "64-true", "limit_train_batches": 1}
     L.Trainer(max_epochs=1, callbacks=[callback], **arguments).fit(module, data)
-    assert callback.checked
+    assert callback.called
+
+
+@pytest.mark.parametrize("kind", [Watched, AveragingTrunk, TwoPasses, Neck, MixedUp])
+def test_a_step_that_the_agent_has_seen_the_features_of_is_the_same_step(kind):
+    def check(trainer, module, labeler, batch):
+        target = labeler.actions.target(torch.stack([batch.index % 10, batch.index % 21], 1), batch.primary)
+        ends = []
+        for seen in (False, True):
+            learner = ModuleLearner(trainer, module, labeler)
+            learner.snapshot()
+            before = copy.deepcopy(module.state_dict())
+            if seen:
+                learner.features(batch)
+                assert_equal(dict(module.state_dict()), dict(before))
+            learner.train_on(batch, target)
+            ends.append(copy.deepcopy(module.state_dict()))
+            learner.restore()
+            assert_equal(dict(module.state_dict()), dict(before))
+        assert ends[0].keys() == ends[1].keys()
+        for name, value in ends[0].items():
+            torch.testing.assert_close(ends[1][name], value, rtol=1e-12, atol=1e-12, msg=name)
+            if "running_mean" in name or name.endswith("average"):
+                assert "labeler" in name or not torch.equal(value, before[name])
+
+    in_step(kind, check)
+
+
+@pytest.mark.parametrize("kind", [Watched, Dropping, DroppingTwice, TwoPasses])
+@pytest.mark.parametrize("shared", [False, True])
+def test_influence_is_that_of_the_step_that_was_taken(kind, shared):
+    """Against a finite difference along all weights at once, with the same dropout masks."""
+
+    def check(trainer, module, labeler, batch):
+        evaluation = next(iter(trainer.datamodule.training_batches("evaluation", 0, 16)))
+        chosen = torch.randint(10, (50, 2))
+        target = AuxiliaryTarget(*(part.double() for part in labeler.actions.target(chosen, batch.primary)))
+        along = torch.randn(50, dtype=torch.float64)
+
+        def stepped(target):
+            learner = ModuleLearner(trainer, module, labeler)
+            learner.snapshot()
+            if shared:
+                learner.features(batch)
+            before = learner.position()
+            learner.train_on(batch, target)
+            with torch.no_grad(), isolated_rng(before.seed + 1):  # the masks of the measurement
+                loss = float(module.primary_losses(module(evaluation.image), evaluation).mean())
+            influence = learner.influence(before, batch, target, evaluation)
+            learner.restore()
+            return loss, influence
+
+        losses = [stepped(target._replace(weight=target.weight * (1 + s * 1e-4 * along)))[0] for s in (1, -1)]
+        expected = -(losses[0] - losses[1]) / 2e-4
+        assert float(stepped(target)[1] @ along) == pytest.approx(expected, rel=1e-4)
+
+    in_step(kind, check)
 
 
 def test_pretraining_is_not_repeated_by_a_resumed_run(tmp_path):
