@@ -1,7 +1,25 @@
 """Auxiliary learning with PyTorch Lightning: labels and weights of the auxiliary task are learned, not made by hand."""
 
 from auxlight.batch import AuxiliaryTarget, Batch
-from auxlight.combiners import Combiner, WeightedSum
+from auxlight.combiners import (
+    ARML,
+    Aggregation,
+    AuxiNash,
+    CombinationNetwork,
+    Combiner,
+    DynamicWeightAverage,
+    GradientCombiner,
+    GradientCosine,
+    GradNorm,
+    OnlineAuxiliary,
+    RandomWeights,
+    SLGrad,
+    StepContext,
+    TaskLosses,
+    UncertaintyWeighting,
+    Update,
+    WeightedSum,
+)
 from auxlight.datamodules import (
     CIFAR10DataModule,
     CIFAR100SuperclassDataModule,
@@ -18,24 +36,35 @@ from auxlight.labelers import AgentLabels, HumanLabels, Labeler, LabelNetwork, R
 from auxlight.modules import AuxiLearnModule, AuxiliaryClassifier, MAXLModule, MultiHeadVGG
 from auxlight.networks import VGG
 from auxlight.rl import BatchReward, ImprovementReward, InfluenceReward, RLAuxCallback
+from auxlight.tasks import AuxiliaryTask, ExemplarTask, LabelledTask, PlaceTask, RotationTask
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ARML",
     "VGG",
     "AgentLabels",
+    "Aggregation",
     "AuxiLearnModule",
+    "AuxiNash",
     "AuxiliaryClassifier",
     "AuxiliaryTarget",
+    "AuxiliaryTask",
     "Batch",
     "BatchReward",
     "CIFAR10DataModule",
     "CIFAR100SuperclassDataModule",
+    "CombinationNetwork",
     "Combiner",
     "DigitsDataModule",
     "DoubleBackward",
+    "DynamicWeightAverage",
+    "ExemplarTask",
     "FiniteDifference",
     "ForwardMode",
+    "GradNorm",
+    "GradientCombiner",
+    "GradientCosine",
     "HumanLabels",
     "ImageDataModule",
     "ImprovementReward",
@@ -44,14 +73,24 @@ __all__ = [
     "LabelHierarchy",
     "LabelNetwork",
     "Labeler",
+    "LabelledTask",
     "LookAheadGradient",
     "MAXLModule",
     "MultiHeadVGG",
     "NeumannGradient",
     "NpzDataModule",
+    "OnlineAuxiliary",
+    "PlaceTask",
     "RLAuxCallback",
     "RandomLabels",
+    "RandomWeights",
+    "RotationTask",
+    "SLGrad",
     "SVHNDataModule",
+    "StepContext",
+    "TaskLosses",
+    "UncertaintyWeighting",
     "UniformLabels",
+    "Update",
     "WeightedSum",
 ]

@@ -10,7 +10,7 @@ class Batch(NamedTuple):
 
     Attributes:
         image: (B, C, H, W) float, augmented and normalised.
-        primary: (B,) int64, primary class, in [0, C).
+        primary: (B,) int64, primary class, in [0, C); −1 where a semi-supervised data set hides it.
         auxiliary: (B,) int64, human sub-label as an index into the K auxiliary classes, or None where the data set
             has none.
         index: (B,) int64, position in the data set's full split (training images: the full training set).
@@ -20,6 +20,11 @@ class Batch(NamedTuple):
     primary: Tensor
     auxiliary: Tensor | None
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which a batch has no use for
+
+    def select(self, chosen: Tensor) -> "Batch":
+        """The images chosen by a mask (B,) bool."""
+        auxiliary = None if self.auxiliary is None else self.auxiliary[chosen]
+        return Batch(self.image[chosen], self.primary[chosen], auxiliary, self.index[chosen])
 
 
 class AuxiliaryTarget(NamedTuple):

@@ -1,9 +1,8 @@
 """How the primary loss after training on targets depends on those targets: the signal a label network learns from."""
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.convolutions import ConvolutionOutputs
 from auxlight.distributed import Average, alone
-from auxlight.errors import InputError
+from auxlight.implicit import check_series, inner_product, inverse_hessian_product, second_order
 from auxlight.influence import ClassDerivative, ForwardMode, Parameters, gradient, losses_at, trainable
 from auxlight.lookahead import LookAhead, Position, SGDRule, advance, pull_back
 from auxlight.seeding import isolated_rng
@@ -212,11 +211,7 @@ class NeumannGradient(Hypergradient):
     def __init__(
         self, terms: int = 3, eta: float = 1e-3, damping: float = 0.0, derivative: ClassDerivative | None = None
     ) -> None:
-        if terms < 0 or not eta > 0 or not damping >= 0:
-            raise InputError(
-                "The Neumann series needs `terms` ≥ 0, `eta` > 0 and `damping` ≥ 0. "
-                f"Found terms={terms}, eta={eta}, damping={damping}."
-            )
+        check_series(terms, eta, damping)
         self.terms = terms
         self.eta = eta
         self.damping = damping
@@ -227,19 +222,13 @@ class NeumannGradient(Hypergradient):
         """See `Hypergradient.__call__`."""
         theta = trainable(problem.network)
         numbers = range(len(problem.batches))
-        meta_loss, term = problem.meta_gradient(theta)
+        meta_loss, vector = problem.meta_gradient(theta)
         leaves = as_leaves(theta)
         losses = [problem.training_loss(number, leaves) for number in numbers]
         slope = gradient(torch.stack(losses).mean(), leaves, create_graph=True)
-        total = dict(term)
-        for _ in range(self.terms):
-            with second_order():
-                product = gradient(inner_product(slope, term), leaves, retain_graph=True)
-            product = problem.average(product)
-            term = {name: (1 - self.eta * self.damping) * v - self.eta * product[name] for name, v in term.items()}
-            total = {name: total[name] + v for name, v in term.items()}
+        solved = inverse_hessian_product(slope, leaves, vector, self.terms, self.eta, self.damping, problem.average)
         del slope, losses
-        direction = {name: -self.eta / len(numbers) * v for name, v in total.items()}
+        direction = {name: -v / len(numbers) for name, v in solved.items()}
         targets = [problem.target_gradient(number, theta, direction, self.derivative) for number in numbers]
         return MetaGradient(meta_loss, tuple(targets))
 
@@ -256,25 +245,6 @@ def mixed_products(
     with second_order():
         *products, probabilities, weight = torch.autograd.grad(inner, everything, materialize_grads=True)
     return TargetGradient(probabilities, weight), dict(zip(leaves, products, strict=True))
-
-
-@contextmanager
-def second_order() -> Iterator[None]:
-    """Derivatives of a gradient, with a sentence for operations that have none."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not re.search("derivative for .* is not implemented|once_differentiable", str(error)):
-            raise
-        raise InputError(
-            "Several look-ahead steps, or a Neumann series, need second derivatives of every operation of the network. "
-            f"Found one without: {' '.join(str(error).split())[:200]} Look one step ahead, or replace the operation."
-        ) from error
-
-
-def inner_product(one: Parameters, other: Parameters) -> Tensor:
-    """⟨one, other⟩ over all parameters on which `one` still depends."""
-    return torch.stack([(value * other[name]).sum() for name, value in one.items() if value.requires_grad]).sum()
 
 
 def as_leaves(parameters: Parameters) -> dict[str, Tensor]:

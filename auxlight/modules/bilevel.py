@@ -1,7 +1,7 @@
 """What MAXL and AuxiLearn share: a label network that is trained by how its labels serve the primary task."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack, cast
 
@@ -13,8 +13,6 @@ from torch.optim import LBFGS, Optimizer
 
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.combiners import WeightedSum
-from auxlight.datamodules.base import ImageDataModule, Split
-from auxlight.distributed import alone, mean_over_devices
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hypergradient import Hypergradient, MetaGradient, MetaProblem, TargetGradient
@@ -25,10 +23,9 @@ from auxlight.modules.joint_losses import JointLosses
 from auxlight.modules.label_logs import log_labels
 from auxlight.modules.label_loss import label_loss, normalized
 from auxlight.modules.manual import finish_gradients, share_statistics, step_scheduler
-from auxlight.modules.streams import BatchStreams
 from auxlight.networks.buffers import kept_buffers
 from auxlight.networks.vgg import VGG
-from auxlight.seeding import derive_seed, global_seed, isolated_rng
+from auxlight.seeding import isolated_rng
 from auxlight.tasks import LabelledTask
 
 
@@ -137,18 +134,11 @@ class BilevelModule(AuxiliaryClassifier):
         self.label_scheduler = label_scheduler
         self.clip_grad_norm = clip_grad_norm
         self.label_clip_grad_norm = label_clip_grad_norm
-        self._streams = BatchStreams()
 
     @property
     def label_network(self) -> LabelNetwork:
         """φ."""
         return cast(LabelNetwork, cast(LabelledTask, self.labelled_task).labeler)
-
-    @property
-    def data(self) -> ImageDataModule | None:
-        """The trainer's data module, if it is one of auxlight's."""
-        data = getattr(self.trainer, "datamodule", None)
-        return data if isinstance(data, ImageDataModule) else None
 
     def plain_optimizers(self) -> tuple[Optimizer, Optimizer]:
         """θ's and φ's, torch's own."""
@@ -161,6 +151,7 @@ class BilevelModule(AuxiliaryClassifier):
 
     def on_fit_start(self) -> None:
         """Check what the two levels need."""
+        super().on_fit_start()
         name = type(self).__name__
         precision = str(self.trainer.precision)
         if precision.startswith("16") or precision == "bf16-true":
@@ -178,7 +169,6 @@ class BilevelModule(AuxiliaryClassifier):
                 f"{name} draws images beside the training loop and needs an auxlight data module. Found none: "
                 "subclass ImageDataModule."
             )
-        self._streams = BatchStreams()
 
     def on_train_start(self) -> None:
         """Build the look-ahead once, so that what it refuses is refused now."""
@@ -255,7 +245,7 @@ class BilevelModule(AuxiliaryClassifier):
             self.look_ahead(),
             self.aux_weight,
             self.average,
-            self._seed("look-ahead", batches[0]),
+            self.draw_seed("look-ahead", batches[0]),
             keep=0.15 if self.recompute_labels else 0.45,  # recomputing asks for memory
         )
 
@@ -278,14 +268,6 @@ class BilevelModule(AuxiliaryClassifier):
         label.zero_grad()
         log_labels(self, targets, self.label_network.weighted, meta.loss)
 
-    def next_batch(self, stream: str, split: Split) -> Batch:
-        """The next batch of a stream beside the training loop; see `BatchStreams`."""
-        return self._streams.next(cast(ImageDataModule, self.data), stream, split, self.current_epoch)
-
-    def average(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Mean over devices."""
-        return (mean_over_devices if self.trainer.world_size > 1 else alone)(tensors)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The main network's optimizer and the label network's, with their schedules."""
         own = {id(parameter) for parameter in self.label_network.parameters()}
@@ -303,17 +285,9 @@ class BilevelModule(AuxiliaryClassifier):
         return self.recompute_labels and not self.label_network.shared_trunk
 
     def _generate(self, batch: Batch) -> AuxiliaryTarget:
-        with isolated_rng(self._seed("labels", batch)):
+        with isolated_rng(self.draw_seed("labels", batch)):
             features = None
             if self.label_network.shared_trunk:
                 with torch.no_grad(), kept_buffers(self.trunk):
                     features = self.features(batch.image)
             return self.label_network.generate(batch, features)
-
-    def _seed(self, stream: str, batch: Batch) -> int:
-        if not isinstance(getattr(batch, "index", None), Tensor):
-            raise InputError(
-                f"{type(self).__name__} needs each image's position in the data set, `index` of an auxlight Batch. "
-                f"Found a {type(batch).__name__} without: fill it, or use an ImageDataModule."
-            )
-        return derive_seed(global_seed(), stream, self.current_epoch, int(batch.index[0]))

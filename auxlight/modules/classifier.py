@@ -1,8 +1,8 @@
 """A classifier with auxiliary tasks beside its primary one."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 import lightning as L
@@ -15,14 +15,20 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from auxlight.batch import Batch
 from auxlight.combiners import Combiner, TaskLosses, WeightedSum
+from auxlight.datamodules.base import ImageDataModule, Split
+from auxlight.distributed import alone, mean_over_devices
 from auxlight.errors import InputError
 from auxlight.functional import focal_loss
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import save_plain_hyperparameters
 from auxlight.labelers.base import Labeler
+from auxlight.modules.checks import check_combiner
 from auxlight.modules.metrics import StageMetrics
+from auxlight.modules.step_context import step_context
+from auxlight.modules.streams import BatchStreams
 from auxlight.networks.heads import Head
-from auxlight.tasks import LabelledTask
+from auxlight.seeding import derive_seed, global_seed, isolated_rng
+from auxlight.tasks import AuxiliaryTask, LabelledTask, TaskPlace, task_names
 
 Stage = Literal["train", "val", "test"]
 
@@ -32,6 +38,7 @@ class ClassifierOptions(TypedDict, total=False):
 
     head_dim: int | None
     labeler: Labeler | None
+    tasks: Sequence[AuxiliaryTask]
     combiner: Combiner | None
     aux_weight: float
     focal_gamma: float
@@ -41,7 +48,10 @@ class ClassifierOptions(TypedDict, total=False):
 
 
 class StepOutputs(NamedTuple):
-    """Of one batch: features (B, D), primary logits (B, C), losses of the tasks, and the scalar that is minimised."""
+    """Of one batch: features (B, D), primary logits (B, C), losses of the tasks, and the scalar that is minimised.
+
+    A rule on gradients has used up the losses' graph; that of `loss` is the one to go on with.
+    """
 
     features: Tensor
     logits: Tensor
@@ -58,15 +68,16 @@ class Prediction(NamedTuple):
 
 
 class AuxiliaryClassifier(L.LightningModule):
-    """Primary classification over any trunk, with an auxiliary task whose labels come from a labeler.
+    """Primary classification over any trunk, with auxiliary tasks: one whose labels come from a labeler, and others.
 
     Args:
         hierarchy: block sizes ψ of the primary classes, or the `LabelHierarchy` of a data module.
         trunk: images (B, C, H, W) → features (B, feature_dim).
         feature_dim: size of the features; by default `trunk.feature_dim`.
         head_dim: hidden size of the two-layer heads; the features' size by default.
-        labeler: source of the auxiliary labels; None trains the primary task alone.
-        combiner: how the losses become one; the weighted sum by default.
+        labeler: source of the auxiliary labels of the labelled task; None: no such task.
+        tasks: further auxiliary tasks, such as `RotationTask`.
+        combiner: how the losses of the tasks become one update; the weighted sum by default.
         aux_weight: λ ≥ 0, a factor on every auxiliary loss.
         focal_gamma: γ ≥ 0 of both losses; 2 is the papers' focal loss, 0 cross-entropy.
         optimizer: parameters → optimizer. The papers' plain SGD at 0.01 by default.
@@ -85,6 +96,7 @@ class AuxiliaryClassifier(L.LightningModule):
         feature_dim: int | None = None,
         head_dim: int | None = None,
         labeler: Labeler | None = None,
+        tasks: Sequence[AuxiliaryTask] = (),
         combiner: Combiner | None = None,
         aux_weight: float = 1.0,
         focal_gamma: float = 2.0,
@@ -119,16 +131,32 @@ class AuxiliaryClassifier(L.LightningModule):
         self.scheduler = scheduler
         self.scheduler_interval: Literal["epoch", "step"] = scheduler_interval
         self.primary_head = Head(feature_dim, self.hierarchy.num_primary, head_dim)
-        self.combiner = combiner or WeightedSum()
         self._given: tuple[Tensor, Tensor] | None = None
+        self._streams = BatchStreams()
         self.tasks = nn.ModuleList()
-        if labeler is not None:
-            labeler.bind(self.hierarchy, trunk, feature_dim)
-            auxiliary_head = Head(feature_dim, self.hierarchy.num_auxiliary, head_dim)
-            self.tasks.append(LabelledTask(auxiliary_head, labeler, focal_gamma))
+        for task in [*([] if labeler is None else [LabelledTask(labeler)]), *tasks]:
+            if not isinstance(task, AuxiliaryTask):
+                raise InputError(f"`tasks` must hold auxiliary tasks. Found a {type(task).__name__}.")
+            task.bind(TaskPlace(self.hierarchy, trunk, feature_dim, head_dim, focal_gamma))
+            self.tasks.append(task)
+        self.combiner = combiner or WeightedSum()
+        self.combiner.bind(task_names([cast(AuxiliaryTask, task) for task in self.tasks]))
         self.metrics = nn.ModuleDict(
             {f"on_{stage}": StageMetrics(self.hierarchy, f"{stage}/") for stage in ("train", "val", "test")}
         )
+
+    @property
+    def data(self) -> ImageDataModule | None:
+        """The trainer's data module, if it is one of auxlight's."""
+        data = getattr(self._trainer_if_any, "datamodule", None)
+        return data if isinstance(data, ImageDataModule) else None
+
+    @property
+    def _trainer_if_any(self) -> L.Trainer | None:
+        try:
+            return self.trainer
+        except RuntimeError:  # a module outside of a fit
+            return None
 
     @property
     def labelled_task(self) -> LabelledTask | None:
@@ -162,16 +190,26 @@ class AuxiliaryClassifier(L.LightningModule):
         return logits
 
     def primary_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Primary loss (B,) of logits (B, C)."""
+        """Primary loss (B,) of logits (B, C) of labelled images."""
         return focal_loss(logits, batch.primary, self.focal_gamma)
+
+    def known_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Primary losses (n,) of those images whose primary label is known."""
+        known = batch.primary >= 0
+        if known.all():
+            return self.primary_losses(logits, batch)
+        return self.primary_losses(logits[known], batch.select(known))
 
     def task_losses(self, features: Tensor, logits: Tensor, batch: Batch) -> TaskLosses:
         """Losses of all tasks, per sample."""
         auxiliary = [task(self.trunk, features, batch) for task in self.tasks]
         return TaskLosses(
-            self.primary_losses(logits, batch),
+            self.known_losses(logits, batch),
             tuple(losses for losses, _ in auxiliary),
-            tuple(self.aux_weight * weights for _, weights in auxiliary),
+            tuple(
+                self.aux_weight * cast(float, task.weight) * weights
+                for task, (_, weights) in zip(self.tasks, auxiliary, strict=True)
+            ),
         )
 
     def step(self, batch: Batch) -> StepOutputs:
@@ -179,22 +217,59 @@ class AuxiliaryClassifier(L.LightningModule):
 
         Override this rather than `training_step`: the steps inside an agent's game take it too.
         """
-        features = self.features(batch.image)
-        logits = self.primary_head(features)
-        losses = self.task_losses(features, logits, batch)
-        return StepOutputs(features, logits, losses, self.combiner(losses))
+        seed = self.draw_seed("step", batch) if self.combiner.replays else None
+        with nullcontext() if seed is None else isolated_rng(seed):
+            features = self.features(batch.image)
+            logits = self.primary_head(features)
+            losses = self.task_losses(features, logits, batch)
+        return StepOutputs(features, logits, losses, self.combiner(losses, step_context(self, batch, seed)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The step's loss, with logs and metrics."""
+        for task in self.tasks:
+            cast(AuxiliaryTask, task).before_step(self.trunk)
         features, logits, losses, loss = self.step(batch)
-        logged = {"train/loss": loss, "train/primary_loss": losses.primary.mean()}
+        means = losses.means().detach()
+        logged = {"train/loss": loss, "train/primary_loss": means[0]}
         if self.tasks:
-            logged["train/auxiliary_loss"] = torch.stack(losses.auxiliary_means()).sum()
+            logged["train/auxiliary_loss"] = means[1:].sum()
             weights = torch.cat(losses.weights)
             logged |= {"train/weight_mean": weights.mean(), "train/weight_std": weights.std(correction=0)}
+        if len(self.tasks) > 1:
+            names = self.combiner.names[1:]
+            logged |= {f"train/{name}_loss": mean for name, mean in zip(names, means[1:], strict=True)}
+        logged |= {f"combiner/{name}": value for name, value in self.combiner.report.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.primary), sync_dist=True)
         self._update_metrics("train", features, logits, batch)
         return loss
+
+    def on_fit_start(self) -> None:
+        """Check what the combiner needs."""
+        check_combiner(self.combiner, self.trainer, self.data)
+        self._streams = BatchStreams()
+
+    def next_batch(self, stream: str, split: Split) -> Batch:
+        """The next batch of a stream beside the training loop; see `BatchStreams`."""
+        if self.data is None:
+            raise InputError(
+                f"{type(self).__name__} draws images beside the training loop and needs an auxlight data module. "
+                "Found none: subclass ImageDataModule."
+            )
+        return self._streams.next(self.data, stream, split, self.current_epoch)
+
+    def average(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean over devices."""
+        trainer = self._trainer_if_any
+        return (mean_over_devices if trainer is not None and trainer.world_size > 1 else alone)(tensors)
+
+    def draw_seed(self, stream: str, batch: Batch) -> int:
+        """Of draws that belong to a batch and must be made twice."""
+        if not isinstance(getattr(batch, "index", None), Tensor):
+            raise InputError(
+                f"{type(self).__name__} needs each image's position in the data set, `index` of an auxlight Batch. "
+                f"Found a {type(batch).__name__} without: fill it, or use an ImageDataModule."
+            )
+        return derive_seed(global_seed(), stream, self.current_epoch, int(batch.index[0]))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Primary loss and metrics of a validation batch."""
@@ -217,6 +292,9 @@ class AuxiliaryClassifier(L.LightningModule):
         self._update_metrics(stage, features, logits, batch)
 
     def _update_metrics(self, stage: Stage, features: Tensor, logits: Tensor, batch: Batch) -> None:
+        known = batch.primary >= 0
+        if not known.all():
+            features, logits, batch = features[known], logits[known], batch.select(known)
         metrics = cast(StageMetrics, self.metrics[f"on_{stage}"])
         metrics.primary.update(logits.detach(), batch.primary)
         self.log_dict(metrics.primary, on_step=False, on_epoch=True)

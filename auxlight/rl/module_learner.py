@@ -175,6 +175,7 @@ class ModuleLearner:
             ],
             "optimizers": [copy.deepcopy(optimizer.state_dict()) for optimizer in self.trainer.optimizers],
             "schedulers": [copy.deepcopy(c.scheduler.state_dict()) for c in self.trainer.lr_scheduler_configs],
+            "combiner": copy.deepcopy(self.module.combiner.state_dict()),
             "precision": copy.deepcopy(self.trainer.precision_plugin.state_dict()),
         }
 
@@ -192,6 +193,7 @@ class ModuleLearner:
         for optimizer, state in zip(self.trainer.optimizers, self._canonical["optimizers"], strict=True):
             optimizer.load_state_dict(copy.deepcopy(state))
             optimizer.zero_grad()
+        self.module.combiner.load_state_dict(copy.deepcopy(self._canonical["combiner"]))
         configs = self.trainer.lr_scheduler_configs
         for config, state in zip(configs, self._canonical["schedulers"], strict=True):
             config.scheduler.load_state_dict(copy.deepcopy(state))

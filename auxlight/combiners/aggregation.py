@@ -1,0 +1,87 @@
+"""The gradient rules of TorchJD."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchjd import Stateful
+from torchjd.aggregation import Aggregator
+
+from auxlight.combiners.context import StepContext
+from auxlight.combiners.gradients import GradientCombiner, TaskGradients, Update
+from auxlight.errors import InputError
+from auxlight.seeding import derive_seed, global_seed, isolated_rng
+
+
+class Aggregation(GradientCombiner):
+    """Any aggregator of TorchJD: PCGrad, CAGrad, MGDA, IMTL-G, GradDrop, GradVac, Aligned-MTL, UPGrad, FairGrad, ….
+
+    The rows of the Jacobian that it aggregates are the tasks' gradients for the shared parameters. The heads get their
+    own task's gradient as it is, as in `torchjd.autojac.mtl_backward`. What a rule draws is a function of the run's
+    seed and the step, and what it remembers is part of a checkpoint (not NashMTL's warm start: `AuxiNash` with
+    ``learn=False`` is that rule without one). Some rules need
+    packages of their own and say which (CAGrad: `pip install "torchjd[cagrad]"`).
+
+    Args:
+        aggregator: (M, P) → (P,), such as ``torchjd.aggregation.PCGrad``.
+
+    Raises:
+        InputError: in a step, what the aggregator says of a number of tasks that it does not take.
+    """
+
+    steps: Tensor
+
+    def __init__(self, aggregator: Aggregator) -> None:
+        super().__init__()
+        if not isinstance(aggregator, Aggregator):
+            raise InputError(
+                "`aggregator` must be one of TorchJD's, such as torchjd.aggregation.PCGrad. "
+                f"Found {type(aggregator).__name__}."
+            )
+        # Not a submodule: what it remembers comes and goes with its first step, which no state_dict could match.
+        self._held = (aggregator,)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def aggregator(self) -> Aggregator:
+        """TorchJD's."""
+        return self._held[0]
+
+    def combine(self, gradients: TaskGradients, means: Tensor, context: StepContext) -> Update:
+        """See `GradientCombiner.combine`."""
+        try:
+            with isolated_rng(derive_seed(global_seed(), "aggregation", int(self.steps))):
+                shared = self.aggregator(gradients.matrix)
+        except ValueError as error:
+            raise InputError(
+                f"`aggregator` {type(self.aggregator).__name__} cannot aggregate {len(means)} tasks: {error}"
+            ) from error
+        self.steps += 1
+        return Update(shared, torch.ones_like(means))
+
+    def get_extra_state(self) -> dict[str, dict[str, Any]]:
+        """What the aggregator remembers: TorchJD keeps it in plain attributes and passing buffers."""
+        memory = {}
+        for name, part in self.aggregator.named_modules():
+            if isinstance(part, Stateful):
+                everything = vars(part) | dict(part.named_buffers(recurse=False))  # type: ignore[attr-defined]
+                memory[name] = {key: value for key, value in everything.items() if _remembered(key, value)}
+        return memory
+
+    def set_extra_state(self, state: dict[str, dict[str, Any]]) -> None:
+        """Take up what an aggregator remembered."""
+        for name, values in state.items():
+            part = self.aggregator.get_submodule(name)
+            for key, value in values.items():
+                setattr(part, key, value.clone() if isinstance(value, Tensor) else value)
+
+
+def _remembered(key: str, value: Any) -> bool:
+    """Whether this attribute is of the rule, not of torch's modules, and one that a checkpoint can hold."""
+    return key.startswith("_") and key not in vars(torch.nn.Module()) and _plain(value)
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, Tensor | int | float | str | torch.dtype | torch.device)

@@ -1,0 +1,63 @@
+"""Weights by how fast each task's loss falls."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from auxlight.combiners.base import Combiner, TaskLosses
+from auxlight.combiners.context import StepContext
+from auxlight.errors import InputError
+
+
+class DynamicWeightAverage(Combiner):
+    """DWA (Liu et al., 2019): in epoch t, w = M · softmax(r / T), r_m = L_m(t − 1) / L_m(t − 2); 1 in the first two.
+
+    L_m(t) is the task's mean loss in epoch t, over the devices. A loss that falls more slowly than the others' weighs
+    more.
+
+    Args:
+        temperature: T; the paper: 2.
+    """
+
+    weights: Tensor
+    total: Tensor
+    before: Tensor
+    epoch: Tensor
+
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise InputError(f"`temperature` must be positive. Found temperature={temperature}.")
+        self.temperature = temperature
+
+    def bind(self, names: Sequence[str]) -> None:
+        """See `Combiner.bind`."""
+        super().bind(names)
+        self.register_buffer("weights", torch.ones(len(names)))
+        self.register_buffer("total", torch.zeros(len(names) + 1))  # of the losses, and the number of steps
+        self.register_buffer("before", torch.zeros(len(names)))  # mean losses of the epoch before; 0: none
+        self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, losses: TaskLosses, context: StepContext) -> Tensor:
+        """See `Combiner.forward`."""
+        means = losses.means()
+        if context.epoch != int(self.epoch):
+            self._turn(context)
+        self.total += torch.cat([means.detach(), means.new_ones(1)])
+        self.note("weight", self.weights)
+        return (self.weights * means).sum()
+
+    @torch.no_grad()
+    def _turn(self, context: StepContext) -> None:
+        """An epoch is over."""
+        total = context.mean(self.total)
+        if total[-1] > 0:
+            last = total[:-1] / total[-1]
+            if self.before.any():
+                tiny = torch.finfo(last.dtype).tiny
+                rates = (last / self.before.clamp_min(tiny)).clamp(max=torch.finfo(last.dtype).max)
+                self.weights.copy_(len(last) * (rates / self.temperature).softmax(0))
+            self.before.copy_(last)
+        self.total.zero_()
+        self.epoch.fill_(context.epoch)

@@ -1,0 +1,41 @@
+"""What a combiner cannot work with, said before the first step."""
+
+import lightning as L
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+
+from auxlight.combiners import Combiner
+from auxlight.datamodules.base import ImageDataModule
+from auxlight.errors import InputError
+
+
+def check_combiner(combiner: Combiner, trainer: L.Trainer, data: ImageDataModule | None) -> None:
+    """Refuse trainers and data that lack what the combiner asks for.
+
+    Raises:
+        InputError: no auxlight data module for a rule that draws further batches, no held-out images, loss scaling or
+            sharded parameters for a rule that takes gradients itself.
+    """
+    name = type(combiner).__name__
+    if (combiner.judges_by or combiner.trains_aside) and data is None:
+        raise InputError(
+            f"`combiner` {name} draws images beside the training loop and needs an auxlight data module. Found none: "
+            "subclass ImageDataModule."
+        )
+    if combiner.judges_by == "meta" and data is not None and not data.meta_split:
+        raise InputError(
+            f"`combiner` {name} judges the tasks on held-out training images. Found meta_split=0: set "
+            "`data.meta_split` to their share, such as 0.05, or `held_out: false` of the combiner."
+        )
+    if not combiner.computes_gradients:
+        return
+    if str(trainer.precision).startswith("16"):
+        raise InputError(
+            f"`combiner` {name} takes gradients that no loss scaling reaches. Found precision={trainer.precision}: "
+            "use bf16-mixed or 32."
+        )
+    strategy = trainer.strategy
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
+        raise InputError(
+            f"`combiner` {name} needs whole parameters on every device. Found {type(strategy).__name__}: set "
+            "`trainer.strategy` to auto or ddp."
+        )

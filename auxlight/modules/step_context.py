@@ -1,0 +1,94 @@
+"""What a LightningModule's combiner may ask for, answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from auxlight.batch import Batch
+from auxlight.combiners import StepContext, TaskLosses
+from auxlight.combiners.base import mean_or_zero
+from auxlight.influence import ForwardMode
+from auxlight.networks.buffers import lent_buffers
+from auxlight.seeding import isolated_rng
+from auxlight.tasks import LabelledTask
+
+if TYPE_CHECKING:
+    from auxlight.modules.classifier import AuxiliaryClassifier
+
+
+def step_context(module: AuxiliaryClassifier, batch: Batch, seed: int | None = None) -> StepContext:
+    """The context of a step.
+
+    Args:
+        module: whose trunk the tasks share.
+        batch: of the step.
+        seed: that the step's random draws came from, where they must be made again.
+    """
+    shared = [p for p in module.trunk.parameters() if p.requires_grad]
+    others = {id(p) for p in (*shared, *module.combiner.parameters())}
+    own = [p for p in module.parameters() if p.requires_grad and id(p) not in others]
+
+    def another() -> TaskLosses:
+        further = module.next_batch("further", "train")
+        with _aside(module, module.draw_seed("further", further)):
+            features = module.trunk(further.image)
+            return module.task_losses(features, module.primary_head(features), further)
+
+    def judged() -> Tensor:
+        judge = module.next_batch("judge", module.combiner.judges_by or "train")
+        with _aside(module, module.draw_seed("judge", judge)):
+            return mean_or_zero(module.known_losses(module.primary_head(module.trunk(judge.image)), judge))
+
+    def derivatives(direction: Sequence[Tensor]) -> list[Tensor]:
+        network = _SampleLosses(module)
+        names = {id(parameter): name for name, parameter in network.named_parameters()}
+        pairs = [(names[id(p)], p, v) for p, v in zip([*shared, *own], direction, strict=True) if id(p) in names]
+        with ExitStack() as stack:
+            stack.enter_context(torch.autocast(module.device.type, enabled=False))
+            if seed is not None:
+                stack.enter_context(isolated_rng(seed))
+            for task in module.tasks:
+                if isinstance(task, LabelledTask) and task.target is not None:
+                    stack.enter_context(task.given(task.target))
+            tangents = ForwardMode()(
+                network, {name: p.detach() for name, p, _ in pairs}, {name: v for name, _, v in pairs}, batch
+            )
+        return list(torch.split(tangents, network.sizes))
+
+    return StepContext(shared, own, module.average, module.current_epoch, another, judged, derivatives)
+
+
+@contextmanager
+def _aside(module: AuxiliaryClassifier, seed: int) -> Iterator[None]:
+    """Forward passes that leave no trace in buffers and random generators."""
+    with torch.enable_grad(), isolated_rng(seed), lent_buffers(module.modules()):
+        yield
+
+
+class _SampleLosses(nn.Module):
+    """Batch → the losses of every sample of every task, as `auxlight.influence` asks for them: in one row.
+
+    Attributes:
+        sizes: how many of them each task has, once they were computed.
+    """
+
+    def __init__(self, module: AuxiliaryClassifier) -> None:
+        super().__init__()
+        self.trunk = module.trunk
+        self.primary_head = module.primary_head
+        self.tasks = module.tasks
+        self.sizes: list[int] = []
+        self._task_losses = module.task_losses  # by way of the module, whose parts these are
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Primary losses (n,), and all tasks' `TaskLosses.samples` (Σ n_m,)."""
+        features = self.trunk(batch.image)
+        losses = self._task_losses(features, self.primary_head(features), batch)
+        samples = losses.samples()
+        self.sizes = [len(part) for part in samples]
+        return losses.primary, torch.cat(samples)
