@@ -25,6 +25,8 @@ from auxlight.datamodules import (
     CIFAR100SuperclassDataModule,
     DigitsDataModule,
     ImageDataModule,
+    MultiDigitsDataModule,
+    MultiMNISTDataModule,
     NpzDataModule,
     SVHNDataModule,
 )
@@ -33,8 +35,8 @@ from auxlight.hierarchy import LabelHierarchy
 from auxlight.hypergradient import DoubleBackward, LookAheadGradient, NeumannGradient
 from auxlight.influence import FiniteDifference, ForwardMode
 from auxlight.labelers import AgentLabels, HumanLabels, Labeler, LabelNetwork, RandomLabels, UniformLabels
-from auxlight.modules import AuxiLearnModule, AuxiliaryClassifier, MAXLModule, MultiHeadVGG
-from auxlight.networks import VGG
+from auxlight.modules import AuxiLearnModule, AuxiliaryClassifier, MAXLModule, MultiHeadVGG, MultiHeadWideResNet
+from auxlight.networks import VGG, LeNet, WideResNet
 from auxlight.rl import BatchReward, ImprovementReward, InfluenceReward, RLAuxCallback
 from auxlight.tasks import AuxiliaryTask, ExemplarTask, LabelledTask, PlaceTask, RotationTask
 
@@ -74,9 +76,13 @@ __all__ = [
     "LabelNetwork",
     "Labeler",
     "LabelledTask",
+    "LeNet",
     "LookAheadGradient",
     "MAXLModule",
+    "MultiDigitsDataModule",
     "MultiHeadVGG",
+    "MultiHeadWideResNet",
+    "MultiMNISTDataModule",
     "NeumannGradient",
     "NpzDataModule",
     "OnlineAuxiliary",
@@ -93,4 +99,5 @@ __all__ = [
     "UniformLabels",
     "Update",
     "WeightedSum",
+    "WideResNet",
 ]

@@ -40,7 +40,7 @@ class AuxiNash(LearnedCombiner, TaskWeights):
         clip: largest norm of their gradient; None leaves it.
         terms: of the Neumann series beyond the first.
         eta: η of the series.
-        least: below which no preference falls, where 1 is an even share.
+        least: to which a preference is raised before all are scaled, where 1 is an even share.
         max_norm: largest norm of the combined gradient of the shared parameters; None leaves it.
 
     Raises:
@@ -142,7 +142,7 @@ def preference_gradient(solved: Bargain, context: StepContext, terms: int, eta: 
     """
     with torch.enable_grad():
         judged, means = context.judged(), context.another().means()
-        alpha = solved.weights.to(means).requires_grad_()
+        alpha = solved.weights.to(means, copy=True).requires_grad_()
         (slope,) = implicit_gradient(
             judged, (alpha * means).sum(), context.shared, [alpha], terms, eta, context.average
         )

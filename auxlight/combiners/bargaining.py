@@ -104,7 +104,7 @@ def _newton(cosines: Array, p: Array, steps: int = 100) -> tuple[Array, float]:
     product = cosines @ x
     for _ in range(steps):
         slope = product - p / x
-        direction: Array = np.linalg.solve(cosines + np.diag(p / x**2), slope)
+        direction = np.asarray(np.linalg.solve(cosines + np.diag(p / x**2), slope), np.float64)
         decrement = slope @ direction
         if decrement <= 1e-28 * p.sum() or x.max() > limit:
             break
@@ -113,7 +113,7 @@ def _newton(cosines: Array, p: Array, steps: int = 100) -> tuple[Array, float]:
         if decrement > 1e-8 * p.sum():
             while _change(cosines, p, x, product, -size * direction) > -1e-4 * size * decrement and size > 1e-10:
                 size /= 2
-        x = np.asarray(x - size * direction)
+        x = x - size * direction
         product = cosines @ x
     goal = p / x
     return x, float(np.linalg.norm(product - goal) / np.linalg.norm(goal))

@@ -1,5 +1,6 @@
 """What rules share that learn by steps of their own, apart from the main optimizer's."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,4 +69,4 @@ class LearnedCombiner(Combiner):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take up an optimizer's state."""
         if state:
-            self.own_optimizer.load_state_dict(state)
+            self.own_optimizer.load_state_dict(copy.deepcopy(state))  # it would share the tensors

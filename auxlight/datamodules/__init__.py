@@ -5,6 +5,7 @@ from auxlight.datamodules.cifar10 import CIFAR10DataModule
 from auxlight.datamodules.cifar100 import CIFAR100SuperclassDataModule
 from auxlight.datamodules.digits import DigitsDataModule
 from auxlight.datamodules.images import ImageSet
+from auxlight.datamodules.multi_digit import MultiDigitsDataModule, MultiMNISTDataModule
 from auxlight.datamodules.npz import NpzDataModule
 from auxlight.datamodules.svhn import SVHNDataModule
 
@@ -14,6 +15,8 @@ __all__ = [
     "DigitsDataModule",
     "ImageDataModule",
     "ImageSet",
+    "MultiDigitsDataModule",
+    "MultiMNISTDataModule",
     "NpzDataModule",
     "SVHNDataModule",
 ]

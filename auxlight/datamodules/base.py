@@ -14,6 +14,7 @@ from auxlight.batch import Batch
 from auxlight.datamodules.images import BatchDataset, ImageSet, RawBatch
 from auxlight.datamodules.pipeline import ImagePipeline
 from auxlight.datamodules.sampling import BatchSampler, balanced_subset, stratified_split
+from auxlight.datamodules.semi_supervised import PartlyLabelledDataset, PartlyLabelledSampler
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import save_plain_hyperparameters
@@ -22,15 +23,22 @@ from auxlight.seeding import global_seed
 Split = Literal["train", "meta", "val", "test"]
 
 
-class ImageOptions(TypedDict, total=False):
+class BasicOptions(TypedDict, total=False):
     """What every data module takes beside its own arguments; `ImageDataModule` says what each means."""
 
     batch_size: int
     num_train: int | None
+    num_labelled: int | None
+    labelled_share: float
     val_split: float
     meta_split: float
     download: bool
     seed: int
+
+
+class ImageOptions(BasicOptions, total=False):
+    """The same, for a data module without a default of its own for the random crop."""
+
     crop_padding: int
 
 
@@ -47,6 +55,9 @@ class ImageDataModule(L.LightningDataModule):
         root: folder of the data.
         batch_size: images per batch and device.
         num_train: a balanced subset of the training images, for low-data studies; all by default.
+        num_labelled: semi-supervised: of the chosen training images, how many keep their labels (a balanced subset);
+            of the others the primary class is −1, and only tasks that need no label learn from them. All by default.
+        labelled_share: of each training batch, the share of labelled images, where there are others as well.
         val_split: share of the training images held out for validation, stratified.
         meta_split: share of the chosen training images on which no network trains, stratified: those by which a
             bi-level method judges its labels (AuxiLearn's auxiliary set). None by default.
@@ -68,6 +79,8 @@ class ImageDataModule(L.LightningDataModule):
         root: str | Path = "data",
         batch_size: int = 100,
         num_train: int | None = None,
+        num_labelled: int | None = None,
+        labelled_share: float = 0.5,
         val_split: float = 0.1,
         meta_split: float = 0.0,
         download: bool = False,
@@ -91,10 +104,14 @@ class ImageDataModule(L.LightningDataModule):
                 raise InputError(f"`{name}` must be {rule}. Found {name}={list(values)}.")
         if not 0 <= meta_split < 1:
             raise InputError(f"`meta_split` must lie between 0 (none) and 1. Found meta_split={meta_split}.")
+        if not 0 < labelled_share < 1:
+            raise InputError(f"`labelled_share` must lie between 0 and 1. Found labelled_share={labelled_share}.")
         self.hierarchy = hierarchy
         self.root = Path(root)
         self.batch_size = batch_size
         self.num_train = num_train
+        self.num_labelled = num_labelled
+        self.labelled_share = labelled_share
         self.val_split = val_split
         self.meta_split = meta_split
         self.download = download
@@ -116,16 +133,21 @@ class ImageDataModule(L.LightningDataModule):
         chosen, val = stratified_split(strata, "val_split", self.val_split, self.seed)
         if self.num_train is not None:
             chosen = chosen[balanced_subset(strata[chosen], self.num_train, self.seed)]
-        meta = chosen[:0]
+        meta = hidden = chosen[:0]
+        if self.num_labelled is not None:
+            known = balanced_subset(strata[chosen], self.num_labelled, self.seed, "num_labelled")
+            unknown = torch.ones(len(chosen), dtype=torch.bool).index_fill_(0, known, False)
+            chosen, hidden = chosen[known], chosen[unknown]
         if self.meta_split:
             rest, held_out = stratified_split(strata[chosen], "meta_split", self.meta_split, self.seed)
             chosen, meta = chosen[rest], chosen[held_out]
-        if self.batch_size > len(chosen):
+        if self.batch_size > len(chosen) + len(hidden):
             raise InputError(
-                f"`batch_size` must not exceed the {len(chosen)} training images. Found batch_size={self.batch_size}."
+                f"`batch_size` must not exceed the {len(chosen) + len(hidden)} training images. "
+                f"Found batch_size={self.batch_size}."
             )
         self._splits = {
-            "train": BatchDataset(train, chosen),
+            "train": PartlyLabelledDataset(train, chosen, hidden) if len(hidden) else BatchDataset(train, chosen),
             "meta": BatchDataset(train, meta),
             "val": BatchDataset(train, val),
             "test": BatchDataset(test, torch.arange(len(test))),
@@ -163,14 +185,14 @@ class ImageDataModule(L.LightningDataModule):
         devices = self.trainer.world_size if self.trainer else 1
         beside = train and stream != "main"  # of streams beside the training loop a smaller batch will do
         share = max(1, len(dataset) // devices) if beside else len(dataset)
-        sampler = BatchSampler(
-            dataset,
-            min(self.batch_size if batch_size is None else batch_size, share),
-            train=train,
-            seed=global_seed(),
-            stream=stream,
-            num_replicas=devices,
-            rank=self.trainer.global_rank if self.trainer else 0,
+        size = min(self.batch_size if batch_size is None else batch_size, share)
+        rank = self.trainer.global_rank if self.trainer else 0
+        sampler = (
+            PartlyLabelledSampler(dataset, size, self.labelled_share, global_seed(), stream, devices, rank)
+            if train and isinstance(dataset, PartlyLabelledDataset)
+            else BatchSampler(
+                dataset, size, train=train, seed=global_seed(), stream=stream, num_replicas=devices, rank=rank
+            )
         )
         if train and not len(sampler):
             raise InputError(

@@ -43,7 +43,7 @@ def stratified_split(strata: Tensor, name: str, share: float, seed: int) -> tupl
     return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
 
 
-def balanced_subset(strata: Tensor, size: int, seed: int) -> Tensor:
+def balanced_subset(strata: Tensor, size: int, seed: int, name: str = "num_train") -> Tensor:
     """`size` positions, as many of each class as of any other (±1) as far as the classes reach.
 
     Subsets are nested: with the same seed a smaller one lies inside a larger one.
@@ -54,8 +54,8 @@ def balanced_subset(strata: Tensor, size: int, seed: int) -> Tensor:
     classes = int((torch.bincount(strata) > 0).sum())
     if not classes <= size <= len(strata):
         raise InputError(
-            f"`num_train` must lie between {classes} (one image per class) and {len(strata)} "
-            f"(the training images left after the validation split). Found num_train={size}."
+            f"`{name}` must lie between {classes} (one image per class) and {len(strata)} "
+            f"(the training images left after the validation split). Found {name}={size}."
         )
     order = _ShuffledByClass(strata, derive_seed(seed, "subset"))
     # The k-th images of all classes come before the (k+1)-th of any.

@@ -112,6 +112,11 @@ class BilevelModule(AuxiliaryClassifier):
                 "`labeler` must have parameters of its own. Found some of the main network's: pass another trunk, or "
                 "set `shared_trunk: true` for heads on its features."
             )
+        if len(self.tasks) > 1:
+            raise InputError(
+                f"`tasks` of {name} must be empty: its look-ahead knows the label network's task alone. "
+                f"Found {len(self.tasks) - 1}."
+            )
         if type(self.combiner) is not WeightedSum:
             raise InputError(
                 f"`combiner` of {name} must be the WeightedSum, whose step it looks through. "
@@ -158,6 +163,11 @@ class BilevelModule(AuxiliaryClassifier):
             raise InputError(
                 f"{name} has no loss scaling and needs weights in full precision: in half precision the label "
                 f"network's small steps vanish. Found precision={precision}: use bf16-mixed or 32."
+            )
+        if self.data is not None and self.data.num_labelled is not None:
+            raise InputError(
+                f"{name} labels every training image by its primary class. Found "
+                f"num_labelled={self.data.num_labelled}: leave it out."
             )
         if self.hypergradient.one_device and self.trainer.world_size > 1:
             raise InputError(

@@ -202,7 +202,11 @@ class AuxiliaryClassifier(L.LightningModule):
 
     def task_losses(self, features: Tensor, logits: Tensor, batch: Batch) -> TaskLosses:
         """Losses of all tasks, per sample."""
-        auxiliary = [task(self.trunk, features, batch) for task in self.tasks]
+        auxiliary: list[tuple[Tensor, Tensor]] = []
+        for number, task in enumerate(self.tasks):
+            seed = self.draw_seed(f"task {number}", batch) if task.draws else None
+            with nullcontext() if seed is None else isolated_rng(seed):
+                auxiliary.append(task(self.trunk, features, batch))
         return TaskLosses(
             self.known_losses(logits, batch),
             tuple(losses for losses, _ in auxiliary),

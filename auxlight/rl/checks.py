@@ -89,6 +89,11 @@ def check_data(trainer: L.Trainer, reward: Reward) -> ImageDataModule:
             "RLAuxCallback draws images beside the training loop and needs an auxlight data module. "
             f"Found {type(data).__name__}: subclass auxlight.datamodules.ImageDataModule."
         )
+    if data.num_labelled is not None:
+        raise InputError(
+            "RLAuxCallback's agent labels every training image by its primary class. Found "
+            f"num_labelled={data.num_labelled}: leave it out."
+        )
     if reward.held_out and not data.meta_split:
         raise InputError(
             "`held_out` of the reward needs held-out training images. Found meta_split=0: set `data.meta_split` to "

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -43,12 +44,18 @@ class AuxiliaryTask(nn.Module, ABC):
                 losses = (self.head(features)[:, 0] - batch.image.mean((1, 2, 3))).square()
                 return losses, torch.ones_like(losses)
 
+    Attributes:
+        draws: whether `forward` draws at random. Then its generators are seeded by the batch and the epoch, so that
+            runs resume and can be repeated.
+
     Args:
         weight: λ ≥ 0 of this task, a factor beside the module's `aux_weight`.
 
     Raises:
         InputError: a weight below 0 or not finite.
     """
+
+    draws = False
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
@@ -79,9 +86,9 @@ class AuxiliaryTask(nn.Module, ABC):
 
 def task_names(tasks: Sequence[AuxiliaryTask]) -> list[str]:
     """("primary", …): of a module's tasks, by their classes; a second one of a kind has its number."""
-    names = ["primary"]
+    names, counts = ["primary"], Counter(["primary"])
     for task in tasks:
         name = type(task).__name__.removesuffix("Task").lower()
-        taken = sum(other.rstrip("_0123456789") == name for other in names)
-        names.append(f"{name}_{taken + 1}" if taken else name)
+        counts[name] += 1
+        names.append(f"{name}_{counts[name]}" if counts[name] > 1 else name)
     return names

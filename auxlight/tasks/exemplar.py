@@ -28,6 +28,7 @@ class ExemplarTask(AuxiliaryTask):
         InputError: values out of range.
     """
 
+    draws = True
     teacher: AveragedModel
 
     def __init__(self, weight: float = 1.0, noise: float = 0.1, hole: float = 0.5, memory: float = 0.95) -> None:

@@ -20,6 +20,7 @@ class RotationTask(AuxiliaryTask):
             forward passes); False: one turn by chance, a fourth of the cost.
     """
 
+    draws = True
     head: nn.Module
 
     def __init__(self, weight: float = 1.0, every_turn: bool = False) -> None:

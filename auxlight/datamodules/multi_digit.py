@@ -1,0 +1,100 @@
+"""Two digits in one image, each a task of its own."""
+
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision import datasets
+
+from auxlight.datamodules.base import BasicOptions, ImageDataModule
+from auxlight.datamodules.digits import DigitsDataModule
+from auxlight.datamodules.images import ImageSet
+from auxlight.datamodules.mirrored import MirroredDataModule
+from auxlight.hierarchy import LabelHierarchy
+from auxlight.seeding import derive_seed
+
+DIGITS = 10
+
+
+def overlaid_pairs(image: Tensor, digit: Tensor) -> ImageSet:
+    """Each image with another one shifted down and to the right by two sevenths of a side, back at its own size.
+
+    Args:
+        image: (N, C, H, W) uint8, bright on dark.
+        digit: (N,) int64.
+
+    Returns:
+        N pairs; the primary class is the upper left digit, the sub-label's place in the block the lower right one.
+    """
+    partner = torch.randperm(len(image), generator=torch.Generator().manual_seed(derive_seed("pairs", len(image))))
+    size = image.shape[-2:]
+    shift = [round(side * 2 / 7) for side in size]
+    room = (0, shift[1], 0, shift[0])
+    both = torch.maximum(F.pad(image, room), F.pad(image[partner], (shift[1], 0, shift[0], 0)))
+    small = F.interpolate(both.float(), size=size, mode="bilinear", antialias=True)
+    return ImageSet(small.round().to(torch.uint8), digit, DIGITS * digit + digit[partner])
+
+
+class MultiMNISTDataModule(MirroredDataModule):
+    """Multi-MNIST (Sabour et al., 2017; Sener & Koltun, 2018): each MNIST digit with another one laid over it.
+
+    Primary task: the upper left digit. `PlaceTask` is the lower right one; `HumanLabels` are the 100 pairs. Mirror:
+    `root/mnist.npz` with train_images (60000, 28, 28), train_labels, test_images, test_labels. No augmentation. See
+    `ImageDataModule` for the other arguments.
+    """
+
+    dataset_name = "mnist"
+
+    def __init__(
+        self, root: str | Path = "data", *, flip: bool = False, crop_padding: int = 0, **options: Unpack[BasicOptions]
+    ) -> None:
+        super().__init__(
+            LabelHierarchy.build(DIGITS, DIGITS),
+            root=root,
+            flip=flip,
+            crop_padding=crop_padding,
+            mean=(0.1307, 0.1307, 0.1307),
+            std=(0.3081, 0.3081, 0.3081),
+            **options,
+        )
+
+    def torchvision_dataset(self, train: bool, download: bool) -> Any:
+        """Torchvision's MNIST."""
+        return datasets.MNIST(self.root, train, download=download)
+
+    def arrays_of(self, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels."""
+        return dataset.data.numpy(), dataset.targets.numpy()
+
+    def label(self, image: Any, label: Any) -> ImageSet:
+        """The pairs."""
+        return overlaid_pairs(image, label)
+
+
+class MultiDigitsDataModule(ImageDataModule):
+    """The same of scikit-learn's 1,797 digits, at 32 × 32: no network, no files.
+
+    `root` and `download` are accepted, so that one command line fits every data set; nothing is read from there.
+    """
+
+    def __init__(
+        self, root: str | Path = "data", *, flip: bool = False, crop_padding: int = 0, **options: Unpack[BasicOptions]
+    ) -> None:
+        super().__init__(
+            LabelHierarchy.build(DIGITS, DIGITS),
+            root=root,
+            flip=flip,
+            crop_padding=crop_padding,
+            mean=(0.305, 0.305, 0.305),
+            std=(0.323, 0.323, 0.323),
+            **options,
+        )
+
+    def load_split(self, train: bool) -> ImageSet:
+        """Pairs of the first 1,437 or the last 360 digits."""
+        digits = DigitsDataModule().load_split(train)
+        block = digits.auxiliary if digits.auxiliary is not None else digits.primary
+        return overlaid_pairs(digits.image, block % 5 * 2 + block // 5)  # even digits come first there
