@@ -43,21 +43,21 @@ class DynamicWeightAverage(Combiner):
         """See `Combiner.forward`."""
         means = losses.means()
         if context.epoch != int(self.epoch):
-            self._turn(context)
-        self.total += torch.cat([means.detach(), means.new_ones(1)])
+            self._turn(context.epoch)
+        # Averaged now: DDP gives every device the first one's buffers.
+        self.total += torch.cat([context.mean(means.detach()), means.new_ones(1)])
         self.note("weight", self.weights)
         return (self.weights * means).sum()
 
     @torch.no_grad()
-    def _turn(self, context: StepContext) -> None:
+    def _turn(self, epoch: int) -> None:
         """An epoch is over."""
-        total = context.mean(self.total)
-        if total[-1] > 0:
-            last = total[:-1] / total[-1]
+        if self.total[-1] > 0:
+            last = self.total[:-1] / self.total[-1]
             if self.before.any():
                 tiny = torch.finfo(last.dtype).tiny
                 rates = (last / self.before.clamp_min(tiny)).clamp(max=torch.finfo(last.dtype).max)
                 self.weights.copy_(len(last) * (rates / self.temperature).softmax(0))
             self.before.copy_(last)
         self.total.zero_()
-        self.epoch.fill_(context.epoch)
+        self.epoch.fill_(epoch)

@@ -38,7 +38,7 @@ class ClassifierOptions(TypedDict, total=False):
 
     head_dim: int | None
     labeler: Labeler | None
-    tasks: Sequence[AuxiliaryTask]
+    tasks: Sequence[AuxiliaryTask] | None
     combiner: Combiner | None
     aux_weight: float
     focal_gamma: float
@@ -76,7 +76,7 @@ class AuxiliaryClassifier(L.LightningModule):
         feature_dim: size of the features; by default `trunk.feature_dim`.
         head_dim: hidden size of the two-layer heads; the features' size by default.
         labeler: source of the auxiliary labels of the labelled task; None: no such task.
-        tasks: further auxiliary tasks, such as `RotationTask`.
+        tasks: further auxiliary tasks, such as `RotationTask`; none by default.
         combiner: how the losses of the tasks become one update; the weighted sum by default.
         aux_weight: λ ≥ 0, a factor on every auxiliary loss.
         focal_gamma: γ ≥ 0 of both losses; 2 is the papers' focal loss, 0 cross-entropy.
@@ -96,7 +96,7 @@ class AuxiliaryClassifier(L.LightningModule):
         feature_dim: int | None = None,
         head_dim: int | None = None,
         labeler: Labeler | None = None,
-        tasks: Sequence[AuxiliaryTask] = (),
+        tasks: Sequence[AuxiliaryTask] | None = None,
         combiner: Combiner | None = None,
         aux_weight: float = 1.0,
         focal_gamma: float = 2.0,
@@ -134,7 +134,7 @@ class AuxiliaryClassifier(L.LightningModule):
         self._given: tuple[Tensor, Tensor] | None = None
         self._streams = BatchStreams()
         self.tasks = nn.ModuleList()
-        for task in [*([] if labeler is None else [LabelledTask(labeler)]), *tasks]:
+        for task in [*([] if labeler is None else [LabelledTask(labeler)]), *(tasks or [])]:
             if not isinstance(task, AuxiliaryTask):
                 raise InputError(f"`tasks` must hold auxiliary tasks. Found a {type(task).__name__}.")
             task.bind(TaskPlace(self.hierarchy, trunk, feature_dim, head_dim, focal_gamma))
@@ -273,7 +273,8 @@ class AuxiliaryClassifier(L.LightningModule):
                 f"{type(self).__name__} needs each image's position in the data set, `index` of an auxlight Batch. "
                 f"Found a {type(batch).__name__} without: fill it, or use an ImageDataModule."
             )
-        return derive_seed(global_seed(), stream, self.current_epoch, int(batch.index[0]))
+        # The last image: of a partly labelled batch the first one comes more than once an epoch.
+        return derive_seed(global_seed(), stream, self.current_epoch, int(batch.index[-1]))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Primary loss and metrics of a validation batch."""

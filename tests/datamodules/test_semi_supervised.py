@@ -213,9 +213,18 @@ def test_the_labelled_images_are_balanced_and_nested(truth):
         previous = set(labelled)
 
 
-def test_the_modules_seed_chooses_the_labelled_images():
-    one, again, other = (split(digits(num_train=None, seed=seed)) for seed in (1, 1, 2))
-    assert one == again and set(one[0]) != set(other[0])
+def test_the_modules_seed_chooses_the_labelled_images(write):
+    folder = write("images")
+
+    def labelled(seed):
+        data = NpzDataModule(folder, num_labelled=10, batch_size=6, val_split=1 / 40, seed=seed)
+        known = [int(i) for batch in data.loader("train") for i in batch.index[batch.primary >= 0]]
+        return next(iter(data.val_dataloader())).index.tolist(), known
+
+    made = [labelled(seed) for seed in range(12)]
+    assert made == [labelled(seed) for seed in range(12)]
+    beside_one_split = [known for held_out, known in made if [other for other, _ in made].count(held_out) > 1]
+    assert len(beside_one_split) > 1 and len({*map(tuple, beside_one_split)}) == len(beside_one_split)
 
 
 def test_all_training_images_are_candidates_by_default():

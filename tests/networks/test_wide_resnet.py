@@ -163,7 +163,7 @@ def test_other_channels():
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
-        *[({"depth": depth}, "depth") for depth in (-2, 4, 9, 11, 27, 29)],
+        *[({"depth": depth}, "depth") for depth in (-2, 4, 9, 11, 12, 20, 27)],
         *[({"widen": widen}, "widen") for widen in (0, -1)],
         *[({"width": width}, "width") for width in (0, -0.5, float("nan"), float("inf"))],
         *[({"norm_momentum": share}, "norm_momentum") for share in (0, -0.1, 1.1, float("nan"))],
