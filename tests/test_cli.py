@@ -48,6 +48,8 @@ def mirrors(tmp_path):
         arrays = {"train_images": images(400), f"train_{key}": labels(400, classes)}
         arrays |= {"test_images": images(100), f"test_{key}": labels(100, classes)}
         np.savez(root / f"{name}.npz", **arrays)
+    mnist = {f"{split}_images": images(count)[..., 0] for split, count in (("train", 1200), ("test", 100))}
+    np.savez(root / "mnist.npz", **mnist, train_labels=labels(1200, 10), test_labels=labels(100, 10))
     sub = labels(300, 6)
     own = {"train_images": images(300), "train_primary": sub // 3, "train_auxiliary": sub}
     sub = labels(60, 6)
@@ -96,6 +98,61 @@ def test_every_config_runs_as_it_is_at_full_width(method, mirrors):
 def test_every_data_overlay_composes(data, mirrors, capsys):
     main([*arguments("wa_rl", f"data/{data}", "small"), "--data.root", str(mirrors), "--data.batch_size=50"])
     assert "test/accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rule", sorted(path.stem for path in (CONFIGS / "combiners").glob("*.yaml")))
+def test_every_combiner_composes_with_method_tasks_data_and_scale(rule, capsys):
+    main([*arguments("human", "tasks/rotation", f"combiners/{rule}", "data/digits", "small"), "--data.num_train=200"])
+    assert "test/accuracy" in capsys.readouterr().out
+    by_gradients = not rule.startswith(("auxilearn", "dwa", "gradnorm", "rlw", "slgrad", "uncertainty"))
+    by_torchjd = "torchjd" in (CONFIGS / "combiners" / f"{rule}.yaml").read_text()
+    logged = set(event_tags().Tags()["scalars"])
+    assert "train/rotation_loss" in logged
+    assert ("combiner/cosine_rotation" in logged) == (by_gradients and not by_torchjd)
+    assert ("combiner/weight_labelled" in logged) == (not by_torchjd and rule != "auxilearn_mlp")
+
+
+@pytest.mark.parametrize("tasks", sorted(path.stem for path in (CONFIGS / "tasks").glob("*.yaml")))
+@pytest.mark.parametrize("method", ["single", "wa_rl"])
+def test_every_set_of_tasks_composes_with_a_method(method, tasks, capsys):
+    main([*arguments(method, f"tasks/{tasks}", "data/digits", "small"), "--data.num_train=200"])
+    assert "test/accuracy" in capsys.readouterr().out
+
+
+BRIEF = ["--trainer.limit_train_batches=2", "--trainer.limit_test_batches=2", "--trainer.max_epochs=1", *QUIET]
+
+
+@pytest.mark.parametrize(
+    ("configs", "words"),
+    [
+        (["cifar10_ssl"], ["--data.num_labelled=40", "--data.batch_size=8", "--trainer.fast_dev_run=true"]),
+        (["cifar10_ssl", "cifar10_ssl_small"], ["--data.num_labelled=80"]),
+        (["cifar10_ssl", "cifar10_ssl_small"], ["--data.num_labelled=80", "--model.tasks=null"]),
+        (["multi_mnist"], []),
+        (["multi_mnist", "../data/multi_digits"], ["--model.combiner.preference=[0.8, 0.2]"]),
+    ],
+)
+def test_every_experiment_runs(configs, words, mirrors, capsys):
+    files = [f"--config={CONFIGS / 'experiments' / name}.yaml" for name in configs]
+    main(["fit", *files, f"--data.root={mirrors}", "--trainer.accelerator=cpu", *BRIEF, *words])
+    assert "test/accuracy" in capsys.readouterr().out
+
+
+def test_auxinash_by_arguments_alone_resumes_with_its_preferences():
+    rule = ["--model.combiner=auxlight.AuxiNash", "--model.combiner.interval=1"]
+    common = [*arguments("human", "data/digits", "small"), "--data.num_train=200", *rule]
+    main([*common, "--trainer.max_epochs=2"])
+    checkpoint = "logs/human/version_0/checkpoints/last.ckpt"
+    main([*common, "--trainer.max_epochs=4", f"--ckpt_path={checkpoint}"])
+    main([*common, "--trainer.max_epochs=4", "--trainer.logger.init_args.version=whole"])
+    resumed, whole = (
+        torch.load(f"logs/human/{version}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for version in ("version_0", "whole")
+    )
+    assert resumed["combiner.preference"].tolist() == whole["combiner.preference"].tolist() != [1, 1]
+    momenta = [state["combiner._extra_state"]["state"][0]["momentum_buffer"] for state in (resumed, whole)]
+    assert torch.equal(*momenta)
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items() if torch.is_tensor(value))
 
 
 def test_a_torchvision_network_by_yaml(capsys):
@@ -218,6 +275,18 @@ def change(**replaced):
         (["--trainer.overfit_batches=1"], None, r"`overfit_batches` .*num_train"),
         (["--model.optimizer.lr=-1"], None, r"`optimizer` .*learning rate"),
         (["--model.head_dim=0"], None, r"`head_dim`"),
+        (["--model.combiner=auxlight.AuxiNash", "--model.combiner.interval=0"], None, r"`interval`"),
+        (["--model.combiner=auxlight.AuxiNash", "--model.combiner.preference=[1]"], None, r"each of the 2 tasks"),
+        (["--model.combiner=auxlight.SLGrad"], None, r"judges the tasks on held-out .* Found meta_split=0"),
+        (["--model.combiner=auxlight.Aggregation"], None, r"arguments are required: aggregator"),
+        (
+            ["--model.combiner=auxlight.Aggregation", "--model.combiner.aggregator=torchjd.aggregation.Nope"],
+            None,
+            r"no attribute 'Nope'",
+        ),
+        (["--model.tasks=[auxlight.HumanLabels]"], None, r"(?i)not correspond to a subclass of AuxiliaryTask"),
+        (["--data.num_labelled=5"], None, r"`num_labelled` must lie between 100"),
+        (["--data.labelled_share=1", "--data.num_labelled=200"], None, r"`labelled_share` must lie between 0 and 1"),
         (
             ["--model.scheduler=torch.optim.lr_scheduler.OneCycleLR", "--model.scheduler.max_lr=1"],
             None,

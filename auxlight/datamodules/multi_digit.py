@@ -13,29 +13,35 @@ from auxlight.datamodules.base import BasicOptions, ImageDataModule
 from auxlight.datamodules.digits import DigitsDataModule
 from auxlight.datamodules.images import ImageSet
 from auxlight.datamodules.mirrored import MirroredDataModule
+from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.seeding import derive_seed
 
 DIGITS = 10
 
 
-def overlaid_pairs(image: Tensor, digit: Tensor) -> ImageSet:
-    """Each image with another one shifted down and to the right by two sevenths of a side, back at its own size.
+def overlaid_pairs(image: Tensor, digit: Tensor, image_size: int | None = None) -> ImageSet:
+    """Each image with another one shifted down and to the right by two sevenths of a side.
 
     Args:
         image: (N, C, H, W) uint8, bright on dark.
         digit: (N,) int64.
+        image_size: side of the pairs; by default each image's own.
 
     Returns:
         N pairs; the primary class is the upper left digit, the sub-label's place in the block the lower right one.
     """
     partner = torch.randperm(len(image), generator=torch.Generator().manual_seed(derive_seed("pairs", len(image))))
     size = image.shape[-2:]
+    goal = size if image_size is None else (image_size, image_size)
     shift = [round(side * 2 / 7) for side in size]
     room = (0, shift[1], 0, shift[0])
     both = torch.maximum(F.pad(image, room), F.pad(image[partner], (shift[1], 0, shift[0], 0)))
-    small = F.interpolate(both.float(), size=size, mode="bilinear", antialias=True)
-    return ImageSet(small.round().to(torch.uint8), digit, DIGITS * digit + digit[partner])
+    small = [  # in parts: as floats all of MNIST would take some gigabytes
+        F.interpolate(part.float(), size=goal, mode="bilinear", antialias=True).round().to(torch.uint8)
+        for part in torch.split(both, 4096)
+    ]
+    return ImageSet(torch.cat(small), digit, DIGITS * digit + digit[partner])
 
 
 class MultiMNISTDataModule(MirroredDataModule):
@@ -44,13 +50,25 @@ class MultiMNISTDataModule(MirroredDataModule):
     Primary task: the upper left digit. `PlaceTask` is the lower right one; `HumanLabels` are the 100 pairs. Mirror:
     `root/mnist.npz` with train_images (60000, 28, 28), train_labels, test_images, test_labels. No augmentation. See
     `ImageDataModule` for the other arguments.
+
+    Args:
+        image_size: side of the pairs; the papers' 28. VGG needs 32.
     """
 
     dataset_name = "mnist"
 
     def __init__(
-        self, root: str | Path = "data", *, flip: bool = False, crop_padding: int = 0, **options: Unpack[BasicOptions]
+        self,
+        root: str | Path = "data",
+        *,
+        image_size: int = 28,
+        flip: bool = False,
+        crop_padding: int = 0,
+        **options: Unpack[BasicOptions],
     ) -> None:
+        if image_size < 1:
+            raise InputError(f"`image_size` must be positive. Found image_size={image_size}.")
+        self.image_size = image_size
         super().__init__(
             LabelHierarchy.build(DIGITS, DIGITS),
             root=root,
@@ -71,7 +89,7 @@ class MultiMNISTDataModule(MirroredDataModule):
 
     def label(self, image: Any, label: Any) -> ImageSet:
         """The pairs."""
-        return overlaid_pairs(image, label)
+        return overlaid_pairs(image, label, self.image_size)
 
 
 class MultiDigitsDataModule(ImageDataModule):

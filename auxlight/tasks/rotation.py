@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from auxlight.batch import Batch
+from auxlight.errors import InputError
 from auxlight.functional import focal_loss
 from auxlight.networks.heads import Head
 from auxlight.tasks.base import AuxiliaryTask, TaskPlace
@@ -47,7 +48,16 @@ class RotationTask(AuxiliaryTask):
 
 
 def rotated(image: Tensor, turns: Tensor) -> Tensor:
-    """Square images (B, C, H, H), each by its own number of quarter turns (B,) anticlockwise."""
+    """Square images (B, C, H, H), each by its own number of quarter turns (B,) anticlockwise.
+
+    Raises:
+        InputError: images that are not square.
+    """
+    if image.shape[-1] != image.shape[-2]:
+        raise InputError(
+            "RotationTask needs square images. "
+            f"Found {image.shape[-2]} × {image.shape[-1]}: crop them (NpzDataModule: `image_size`)."
+        )
     turns = turns.to(image.device)
     turned = image
     for quarter in range(1, QUARTERS):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from auxlight import Batch, LabelHierarchy, RotationTask
+from auxlight import Batch, InputError, LabelHierarchy, RotationTask
 from auxlight.tasks import TaskPlace
 from auxlight.tasks.rotation import rotated
 
@@ -133,3 +133,8 @@ def test_the_head_has_four_logits(head_dim, hidden):
     task = RotationTask()
     task.bind(TaskPlace(LabelHierarchy((2, 2)), nn.Identity(), 6, head_dim))
     assert [tuple(p.shape) for p in task.head.parameters()] == [(hidden, 6), (hidden,), (4, hidden), (4,)]
+
+
+def test_images_that_are_not_square_are_refused():
+    with pytest.raises(InputError, match=r"RotationTask needs square images. Found 8 × 6: crop them"):
+        rotated(torch.zeros(2, 3, 8, 6), torch.tensor([0, 1]))
