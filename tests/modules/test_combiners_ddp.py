@@ -4,7 +4,6 @@ import copy
 
 import lightning as L
 import torch
-from torch import nn
 from torch.optim import SGD
 from torchjd.aggregation import MGDA, PCGrad
 
@@ -28,20 +27,7 @@ from auxlight import (
 )
 from auxlight.datamodules.images import ImageSet
 from tests.devices import on_two_devices
-from tests.modules.test_ddp import TRAINER
-
-
-class Trunk(nn.Module):
-    """Without batch norm, which would normalise by the images of a device."""
-
-    feature_dim = 8
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Tanh(), nn.AdaptiveAvgPool2d(1))
-
-    def forward(self, image):
-        return self.layers(image).flatten(1)
+from tests.modules.test_ddp import TRAINER, Trunk
 
 
 class Images(ImageDataModule):
