@@ -23,6 +23,7 @@ from auxlight.modules.joint_losses import JointLosses
 from auxlight.modules.label_logs import log_labels
 from auxlight.modules.label_loss import label_loss, normalized
 from auxlight.modules.manual import finish_gradients, share_statistics, step_scheduler
+from auxlight.modules.optimizers import make_optimizer, make_scheduler
 from auxlight.networks.buffers import kept_buffers
 from auxlight.networks.vgg import VGG
 from auxlight.seeding import isolated_rng
@@ -281,13 +282,11 @@ class BilevelModule(AuxiliaryClassifier):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The main network's optimizer and the label network's, with their schedules."""
         own = {id(parameter) for parameter in self.label_network.parameters()}
-        main = self.make_optimizer(
-            self.optimizer, [p for p in self.parameters() if p.requires_grad and id(p) not in own]
-        )
-        label = self.make_optimizer(self.label_optimizer, list(self.label_network.parameters()), "label_optimizer")
+        main = make_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad and id(p) not in own])
+        label = make_optimizer(self.label_optimizer, list(self.label_network.parameters()), "label_optimizer")
         makes = ((main, self.scheduler, "scheduler"), (label, self.label_scheduler, "label_scheduler"))
         return [main, label], [
-            self.make_scheduler(make, optimizer, name) for optimizer, make, name in makes if make is not None
+            make_scheduler(make, optimizer, name) for optimizer, make, name in makes if make is not None
         ]
 
     def _recomputes(self) -> bool:

@@ -10,8 +10,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim import SGD
 
 from auxlight.batch import Batch
 from auxlight.combiners import Combiner, TaskLosses, WeightedSum
@@ -24,6 +23,7 @@ from auxlight.hparams import save_plain_hyperparameters
 from auxlight.labelers.base import Labeler
 from auxlight.modules.checks import check_combiner
 from auxlight.modules.metrics import StageMetrics
+from auxlight.modules.optimizers import make_optimizer, make_scheduler
 from auxlight.modules.step_context import step_context
 from auxlight.modules.streams import BatchStreams
 from auxlight.networks.heads import Head
@@ -309,24 +309,6 @@ class AuxiliaryClassifier(L.LightningModule):
                 metrics.auxiliary.update(task.head(features), batch.auxiliary)
             self.log_dict(metrics.auxiliary, on_step=False, on_epoch=True)
 
-    @staticmethod
-    def make_optimizer(make: OptimizerCallable, parameters: list[nn.Parameter], name: str = "optimizer") -> Optimizer:
-        """An optimizer over these parameters; what torch finds wrong with its arguments is the user's mistake."""
-        try:
-            return make(parameters)
-        except ValueError as error:
-            raise InputError(f"`{name}` does not take its arguments: {error}.") from error
-
-    @staticmethod
-    def make_scheduler(
-        make: LRSchedulerCallable, optimizer: Optimizer, name: str = "scheduler"
-    ) -> LRScheduler | ReduceLROnPlateau:
-        """A scheduler; what torch finds wrong with its arguments is the user's mistake."""
-        try:
-            return make(optimizer)
-        except (ValueError, ZeroDivisionError) as error:
-            raise InputError(f"`{name}` does not take its arguments: {error}.") from error
-
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         """Lightning's; torch finds some wrong arguments only here."""
         try:
@@ -336,10 +318,10 @@ class AuxiliaryClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over every parameter that trains in the main phase."""
-        optimizer = self.make_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad])
+        optimizer = make_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad])
         if self.scheduler is None:
             return optimizer
-        scheduler = self.make_scheduler(self.scheduler, optimizer)
+        scheduler = make_scheduler(self.scheduler, optimizer)
         # The monitor is read by ReduceLROnPlateau alone.
         config = {"scheduler": scheduler, "interval": self.scheduler_interval, "monitor": "val/primary_loss"}
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
