@@ -18,9 +18,8 @@ class Aggregation(GradientCombiner):
 
     The rows of the Jacobian that it aggregates are the tasks' gradients for the shared parameters. The heads get their
     own task's gradient as it is, as in `torchjd.autojac.mtl_backward`. What a rule draws is a function of the run's
-    seed and the step, and what it remembers is part of a checkpoint (not NashMTL's warm start: `AuxiNash` with
-    ``learn=False`` is that rule without one). Some rules need
-    packages of their own and say which (CAGrad: `pip install "torchjd[cagrad]"`).
+    seed and the step, and what it remembers is part of a checkpoint, and goes back after an agent's game. Not so
+    NashMTL's warm start: `AuxiNash` with ``learn=False`` is that rule without one.
 
     Args:
         aggregator: (M, P) → (P,), such as ``torchjd.aggregation.PCGrad``.

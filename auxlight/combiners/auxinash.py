@@ -67,9 +67,12 @@ class AuxiNash(LearnedCombiner, TaskWeights):
         check_series(terms, eta)
         if interval < 1:
             raise InputError(f"`interval` must be at least 1. Found interval={interval}.")
-        for name, value in (("least", least), ("max_norm", max_norm)):
-            if value is not None and not value > 0:
-                raise InputError(f"`{name}` must be positive. Found {name}={value}.")
+        if max_norm is not None and not max_norm > 0:
+            raise InputError(f"`max_norm` must be positive, or null. Found max_norm={max_norm}.")
+        if not 0 < least < 1:
+            raise InputError(f"`least` must lie between 0 and 1, an even share. Found least={least}.")
+        if preference is not None and not isinstance(preference, Sequence):
+            raise InputError(f"`preference` must be a list, one number per task. Found preference={preference!r}.")
         if preference is not None and not all(0 < share < float("inf") for share in preference):
             raise InputError(f"`preference` must be a positive number per task. Found {list(preference)}.")
         self.given = None if preference is None else tuple(preference)
@@ -85,6 +88,11 @@ class AuxiNash(LearnedCombiner, TaskWeights):
 
     def bind(self, names: Sequence[str]) -> None:
         """See `Combiner.bind`."""
+        if len(names) < 2:
+            raise InputError(
+                "`combiner` AuxiNash needs an auxiliary task to bargain with. Found none: set `labeler` or `tasks`, or "
+                "leave the combiner out."
+            )
         given = torch.ones(len(names)) if self.given is None else torch.tensor(self.given)
         if len(given) != len(names):
             raise InputError(
@@ -103,7 +111,7 @@ class AuxiNash(LearnedCombiner, TaskWeights):
         """See `Combiner.forward`; the preferences' step is taken after the weights are known, before θ moves."""
         loss = super().forward(losses, context)
         self.steps += 1
-        if self.learn and int(self.steps) % self.interval == 0:
+        if self.learn and context.learns and int(self.steps) % self.interval == 0:
             self.learn_preferences(context)
         return loss
 

@@ -28,9 +28,13 @@ class TaskLosses(NamedTuple):
         """Weighted losses of each task, (n_m,): ℓ_i of the primary one, λ_i ℓ_i of the others."""
         return [self.primary, *(w * loss for w, loss in zip(self.weights, self.auxiliary, strict=True))]
 
+    def scalars(self) -> list[Tensor]:
+        """The mean of each task's `samples`, 0 where it has none; one's graph is not the others'."""
+        return [mean_or_zero(loss) for loss in self.samples()]
+
     def means(self) -> Tensor:
-        """(M,): the mean of each task's `samples`, 0 where it has none."""
-        return torch.stack([mean_or_zero(loss) for loss in self.samples()])
+        """(M,): the same as one tensor."""
+        return torch.stack(self.scalars())
 
     def auxiliary_means(self) -> list[Tensor]:
         """mean_i λ_i ℓ_i of each auxiliary task."""
@@ -47,8 +51,8 @@ class TaskLosses(NamedTuple):
         if len(set(sizes)) > 1:
             raise InputError(
                 "A rule for single images needs a loss of each task for every image of the batch. Found "
-                f"{', '.join(map(str, sizes))} losses of the tasks, the primary one first: choose another combiner, "
-                "or leave `num_labelled` out."
+                f"{', '.join(map(str, sizes))} losses of the tasks, the primary one first: choose another combiner "
+                "(of CombinationNetwork: `per_sample: false`), or leave `num_labelled` out."
             )
         return torch.stack(samples, 1)
 
@@ -76,12 +80,14 @@ class Combiner(nn.Module, ABC):
             data module's `meta_split`) or None.
         trains_aside: whether it asks for the losses of further training batches.
         replays: whether it asks for derivatives of the losses of single images.
+        by_image: whether it needs a loss of each task for every image, which semi-supervised data lack.
         computes_gradients: whether it takes derivatives itself, which no loss scaling (fp16) reaches.
     """
 
     judges_by: Literal["train", "meta"] | None = None
     trains_aside = False
     replays = False
+    by_image = False
     computes_gradients = False
 
     def __init__(self) -> None:
@@ -94,7 +100,15 @@ class Combiner(nn.Module, ABC):
 
         Args:
             names: of the tasks, the primary one first.
+
+        Raises:
+            InputError: a rule that is bound already.
         """
+        if self.names:
+            raise InputError(
+                f"A combiner belongs to one module. Found a {type(self).__name__} that is bound to another: make one "
+                "for each."
+            )
         self.names = tuple(names)
 
     @abstractmethod

@@ -39,6 +39,7 @@ class CombinationNetwork(LearnedCombiner):
         InputError: values out of range; in a step, `per_sample` where a task lacks a loss for each image.
     """
 
+    computes_gradients = True
     network: nn.Sequential
     steps: Tensor
 
@@ -55,12 +56,14 @@ class CombinationNetwork(LearnedCombiner):
     ) -> None:
         super().__init__(optimizer, clip)
         check_series(terms, eta)
+        if not isinstance(hidden, Sequence):
+            raise InputError(f"`hidden` must be a list of sizes, such as [3]. Found hidden={hidden!r}.")
         if interval < 1 or any(size < 1 for size in hidden):
             raise InputError(
                 f"`interval` and the sizes in `hidden` must be at least 1. Found {interval} and {list(hidden)}."
             )
         self.hidden = tuple(hidden)
-        self.per_sample = per_sample
+        self.per_sample = self.by_image = per_sample
         self.interval = interval
         self.judges_by: Literal["train", "meta"] | None = "meta" if held_out else "train"
         self.trains_aside = True
@@ -85,7 +88,7 @@ class CombinationNetwork(LearnedCombiner):
     def forward(self, losses: TaskLosses, context: StepContext) -> Tensor:
         """See `Combiner.forward`; φ's step is taken before."""
         self.steps += 1
-        if int(self.steps) % self.interval == 0:
+        if context.learns and int(self.steps) % self.interval == 0:
             self.learn_network(context)
         if not self.hidden:
             self.note("weight", next(self.network.parameters())[0].clone())
@@ -99,6 +102,7 @@ class CombinationNetwork(LearnedCombiner):
 
     def learn_network(self, context: StepContext) -> None:
         """φ's step."""
+        context.check_shared()
         with torch.enable_grad():
             phi = {name: p.detach().requires_grad_() for name, p in self.network.named_parameters()}
             judged, training = context.judged(), self.combined(context.another(), phi)

@@ -34,6 +34,7 @@ class StepContext:
         own: all other trained parameters that the losses depend on: the tasks' heads.
         average: mean over the devices, each of which holds a share of the batch.
         epoch: of the training, from 0.
+        learns: whether a rule may take steps of its own now; not while an agent plays.
         another: the losses of a further training batch, with their graph.
         judged: the primary loss of a batch that the tasks are judged by, a scalar with its graph.
         derivatives: of each task's `TaskLosses.samples` along a direction in the space of (*shared, *own).
@@ -43,14 +44,35 @@ class StepContext:
     own: Sequence[nn.Parameter] = ()
     average: Average = alone
     epoch: int = 0
+    learns: bool = True
     another: Callable[[], "TaskLosses"] = field(default=_nothing)
     judged: Callable[[], Tensor] = field(default=_no_judge)
     derivatives: Callable[[Sequence[Tensor]], list[Tensor]] = field(default=_no_derivatives)
 
+    def check_shared(self) -> None:
+        """Refuse a network whose tasks share nothing that trains.
+
+        Raises:
+            InputError: no shared parameters.
+        """
+        if not self.shared:
+            raise InputError(
+                "This combiner needs shared parameters that train. Found none: unfreeze the trunk, or choose another."
+            )
+
     @property
     def last_layer(self) -> nn.Parameter:
-        """The weight of the last shared layer."""
-        return [p for p in self.shared if p.ndim > 1][-1]
+        """The weight of the last shared layer, in the order in which the trunk has its layers.
+
+        Raises:
+            InputError: no shared layer that trains.
+        """
+        layers = [p for p in self.shared if p.ndim > 1]
+        if not layers:
+            raise InputError(
+                "This combiner needs a shared layer that trains. Found none: unfreeze the trunk, or choose another."
+            )
+        return layers[-1]
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The tensor's mean over the devices."""

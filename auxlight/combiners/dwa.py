@@ -42,12 +42,19 @@ class DynamicWeightAverage(Combiner):
     def forward(self, losses: TaskLosses, context: StepContext) -> Tensor:
         """See `Combiner.forward`."""
         means = losses.means()
+        if context.epoch < int(self.epoch):  # another fit
+            self._forget()
         if context.epoch != int(self.epoch):
             self._turn(context.epoch)
         # Averaged now: DDP gives every device the first one's buffers.
         self.total += torch.cat([context.mean(means.detach()), means.new_ones(1)])
         self.note("weight", self.weights)
         return (self.weights * means).sum()
+
+    def _forget(self) -> None:
+        self.weights.fill_(1)
+        for buffer in (self.total, self.before, self.epoch):
+            buffer.zero_()
 
     @torch.no_grad()
     def _turn(self, epoch: int) -> None:

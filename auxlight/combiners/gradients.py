@@ -17,44 +17,66 @@ class TaskGradients(NamedTuple):
 
     Attributes:
         matrix: (M, P), for the P shared parameters; a row per task.
+        gramian: (M, M) float64, inner products of the rows; squares of float32 neither overflow nor vanish in it.
         own: one (M, …) per parameter of the heads, on this device, where any task depends on it; else None.
     """
 
     matrix: Tensor
+    gramian: Tensor
     own: list[Tensor | None]
 
     @classmethod
-    def of(cls, means: Tensor, context: StepContext) -> "TaskGradients":
+    def of(cls, losses: Sequence[Tensor], context: StepContext) -> "TaskGradients":
         """By one backward pass per task.
 
         Args:
-            means: (M,) losses of the tasks, with their graph, which is used up.
+            losses: M scalars with their graphs, which are used up.
             context: whose parameters they are for.
+
+        Raises:
+            InputError: no shared parameters, or gradients that are not finite.
         """
-        if not context.shared:
-            raise InputError(
-                "A rule on gradients needs shared parameters that train. Found none: unfreeze the trunk, or choose "
-                "another combiner."
-            )
-        matrix = means.new_empty(len(means), sum(p.numel() for p in context.shared), dtype=context.shared[0].dtype)
-        own: list[dict[int, Tensor]] = [{} for _ in context.own]
-        count = len(context.shared)
-        for number, mean in enumerate(means.unbind()):
-            slopes = _slopes(mean, [*context.shared, *context.own], retain_graph=number < len(means) - 1)
-            parts = zip(slopes[:count], context.shared, strict=True)
+        context.check_shared()
+        shared, own = context.shared, [dict[int, Tensor]() for _ in context.own]
+        matrix = shared[0].new_empty(len(losses), sum(p.numel() for p in shared), requires_grad=False)
+        for number, loss in enumerate(losses):
+            slopes = _slopes(loss, [*shared, *context.own], retain_graph=number < len(losses) - 1)
+            parts = zip(slopes[: len(shared)], shared, strict=True)
             torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in parts], out=matrix[number])
-            for rows, slope in zip(own, slopes[count:], strict=True):
+            for rows, slope in zip(own, slopes[len(shared) :], strict=True):
                 if slope is not None:
                     rows[number] = slope
-        return cls(context.mean(matrix), [_stacked(rows, len(means)) for rows in own])
+        matrix = context.mean(matrix)
+        gramian = inner_products(matrix)
+        check_finite(gramian)
+        return cls(matrix, gramian, [_stacked(rows, len(losses)) for rows in own])
 
-    def gramian(self) -> Tensor:
-        """(M, M) float64: inner products of the rows, in which squares of float32 neither overflow nor vanish."""
-        total = self.matrix.new_zeros(len(self.matrix), len(self.matrix), dtype=torch.float64)
-        for part in torch.split(self.matrix, 2**18, 1):
-            part = part.double()
-            total.addmm_(part, part.T)
-        return total
+    def cosines(self) -> Tensor:
+        """(M,): of each task's gradient and the primary one's; 0 where either is 0."""
+        norms = self.gramian.diagonal().sqrt()
+        return self.gramian[0] / (norms[0] * norms).clamp_min(torch.finfo(norms.dtype).tiny)
+
+
+def inner_products(rows: Tensor) -> Tensor:
+    """(M, M) float64 of rows (M, P), a part at a time, so that the whole is never held in float64."""
+    total = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
+    for part in torch.split(rows, 2**18, 1):
+        part = part.double()
+        total.addmm_(part, part.T)
+    return total
+
+
+def check_finite(*values: Tensor) -> None:
+    """Refuse gradients from which a rule would learn nonsense for the rest of the run.
+
+    Raises:
+        InputError: values that are infinite, or no numbers.
+    """
+    if not all(torch.isfinite(value).all() for value in values):
+        raise InputError(
+            "The tasks' losses and gradients must be finite. Found infinite ones, or not a number: lower the learning "
+            "rate, or look at the losses."
+        )
 
 
 def _slopes(mean: Tensor, parameters: list[nn.Parameter], retain_graph: bool) -> Sequence[Tensor | None]:
@@ -102,16 +124,21 @@ class GradientCombiner(Combiner):
 
     def forward(self, losses: TaskLosses, context: StepContext) -> Tensor:
         """See `Combiner.forward`."""
-        means = losses.means()
-        total = means.detach().sum()
-        gradients = TaskGradients.of(means, context)
-        with torch.no_grad():
-            update = self.combine(gradients, means.detach(), context)
-        shared = torch.split(update.shared, [p.numel() for p in context.shared])
-        own = [torch.zeros_like(p) if g is None else torch.tensordot(update.own.to(g), g, 1)
-               for p, g in zip(context.own, gradients.own, strict=True)]  # fmt: skip
-        slopes = [*(part.view_as(p) for part, p in zip(shared, context.shared, strict=True)), *own]
-        stand_in: Tensor = _StandIn.apply(total, len(slopes), *slopes, *context.shared, *context.own)  # type: ignore[no-untyped-call]
+        scalars = losses.scalars()
+        gradients = TaskGradients.of(scalars, context)
+        self.note("cosine", gradients.cosines()[1:], 1)
+        means = torch.stack(scalars).detach()
+        # Mixed precision would round the gradients in every product.
+        with torch.no_grad(), torch.autocast(gradients.matrix.device.type, enabled=False):
+            update = self.combine(gradients, means, context)
+            slopes = list(torch.split(update.shared, [p.numel() for p in context.shared]))
+            slopes = [part.view_as(p) for part, p in zip(slopes, context.shared, strict=True)]
+            parameters = list(context.shared)
+            for parameter, rows in zip(context.own, gradients.own, strict=True):
+                if rows is not None:
+                    slopes.append(torch.tensordot(update.own.to(rows), rows, 1))
+                    parameters.append(parameter)
+        stand_in: Tensor = _StandIn.apply(means.sum(), len(slopes), *slopes, *parameters)  # type: ignore[no-untyped-call]
         return stand_in
 
     @abstractmethod
@@ -130,10 +157,7 @@ class TaskWeights(GradientCombiner):
 
     def combine(self, gradients: TaskGradients, means: Tensor, context: StepContext) -> Update:
         """See `GradientCombiner.combine`; the heads' gradients are weighted as well."""
-        gramian = gradients.gramian()
-        norms = gramian.diagonal().sqrt()
-        self.note("cosine", gramian[0, 1:] / (norms[0] * norms[1:]).clamp_min(torch.finfo(norms.dtype).tiny), 1)
-        weights = self.weigh(gramian, means, context).to(means)
+        weights = self.weigh(gradients.gramian, means, context).to(means)
         self.note("weight", weights)
         return Update(weights.to(gradients.matrix) @ gradients.matrix, weights)
 

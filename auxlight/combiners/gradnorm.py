@@ -8,6 +8,7 @@ from torch.optim import Adam
 
 from auxlight.combiners.base import TaskLosses
 from auxlight.combiners.context import StepContext
+from auxlight.combiners.gradients import check_finite
 from auxlight.combiners.learned import LearnedCombiner, MakeOptimizer
 from auxlight.errors import InputError
 
@@ -18,7 +19,7 @@ class GradNorm(LearnedCombiner):
     L = Σ_m w_m L_m. After each step the weights take one on Σ_m |G_m − Ḡ·r_m^α|, where G_m = w_m ‖∇_W L_m‖ is the
     length of the task's gradient for the last shared layer W, Ḡ their mean (a constant, as are the r_m), and r_m the
     task's inverse training rate: L_m over its value in the first step, relative to the mean of all tasks'. Then the
-    weights are scaled to sum to M.
+    weights are scaled to sum to M; none falls below 0.0001 before.
 
     Args:
         alpha: α ≥ 0: how much slow tasks are helped; the paper: 1.5.
@@ -34,7 +35,7 @@ class GradNorm(LearnedCombiner):
 
     def __init__(self, alpha: float = 1.5, optimizer: MakeOptimizer = lambda params: Adam(params, lr=0.025)) -> None:
         super().__init__(optimizer)
-        if not alpha >= 0:
+        if not 0 <= alpha < float("inf"):
             raise InputError(f"`alpha` must be at least 0. Found alpha={alpha}.")
         self.alpha = alpha
 
@@ -46,13 +47,15 @@ class GradNorm(LearnedCombiner):
 
     def forward(self, losses: TaskLosses, context: StepContext) -> Tensor:
         """See `Combiner.forward`."""
-        means = losses.means()
+        scalars = losses.scalars()
+        means = torch.stack(scalars)
         total = (self.weights.detach().clone() * means).sum()
         self.note("weight", self.weights.clone())
         layer = context.last_layer
-        slopes = [torch.autograd.grad(mean, layer, retain_graph=True, materialize_grads=True)[0] for mean in means]
+        slopes = [torch.autograd.grad(mean, layer, retain_graph=True, materialize_grads=True)[0] for mean in scalars]
         slopes_and_means = context.average({"slopes": torch.stack(slopes), "means": means.detach()})
         norms = slopes_and_means["slopes"].flatten(1).norm(dim=1)
+        check_finite(norms, slopes_and_means["means"])
         self._balance(norms, slopes_and_means["means"], context)
         return total
 

@@ -59,6 +59,11 @@ class LearnedCombiner(Combiner):
             parameter.grad = slope.detach().to(parameter)
         if self.clip is not None:
             clip_grad_norm_(self.parameters(), self.clip)
+        # A checkpoint's state comes before the module reaches its device, and Lightning moves only its own optimizers'.
+        for owner, state in self.own_optimizer.state.items():
+            for key, value in state.items():
+                if isinstance(value, Tensor) and value.shape == owner.shape:
+                    state[key] = value.to(owner)
         self.own_optimizer.step()
         self.own_optimizer.zero_grad()
 

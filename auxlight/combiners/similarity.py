@@ -54,7 +54,7 @@ class OnlineAuxiliary(TaskWeights):
 
     def __init__(self, beta: float = 0.1, horizon: int = 5) -> None:
         super().__init__()
-        if not beta > 0 or horizon < 1:
+        if not 0 < beta < float("inf") or horizon < 1:
             raise InputError(f"OL-AUX needs `beta` > 0 and `horizon` ≥ 1. Found beta={beta}, horizon={horizon}.")
         self.beta = beta
         self.horizon = horizon

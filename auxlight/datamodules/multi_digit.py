@@ -1,7 +1,7 @@
 """Two digits in one image, each a task of its own."""
 
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -44,10 +44,38 @@ def overlaid_pairs(image: Tensor, digit: Tensor, image_size: int | None = None) 
     return ImageSet(torch.cat(small), digit, DIGITS * digit + digit[partner])
 
 
-class MultiMNISTDataModule(MirroredDataModule):
+class PairedDigits(ImageDataModule):
+    """Digits that are paired inside each split, so that no held-out digit lies in a training image.
+
+    A subclass gives the single digits by `load_split`.
+
+    Attributes:
+        image_size: side of the pairs; None for the digits' own.
+    """
+
+    image_size: int | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the digits, choose the splits, and pair the digits of each."""
+        if self._splits:
+            return
+        super().setup(stage)
+        for dataset in self._splits.values():
+            digits, own = dataset.images, dataset.subset
+            if not len(own):
+                continue
+            pairs = overlaid_pairs(digits.image[own], digits.primary[own], self.image_size)
+            image = digits.image.new_zeros(len(digits), *pairs.image.shape[1:])
+            auxiliary = torch.zeros_like(digits.primary)
+            image[own], auxiliary[own] = pairs.image, cast(Tensor, pairs.auxiliary)
+            dataset.images = ImageSet(image, digits.primary, auxiliary)
+
+
+class MultiMNISTDataModule(PairedDigits, MirroredDataModule):
     """Multi-MNIST (Sabour et al., 2017; Sener & Koltun, 2018): each MNIST digit with another one laid over it.
 
-    Primary task: the upper left digit. `PlaceTask` is the lower right one; `HumanLabels` are the 100 pairs. Mirror:
+    Primary task: the upper left digit. `PlaceTask` is the lower right one; `HumanLabels` are the 100 pairs. Digits
+    are paired inside each split. Mirror:
     `root/mnist.npz` with train_images (60000, 28, 28), train_labels, test_images, test_labels. No augmentation. See
     `ImageDataModule` for the other arguments.
 
@@ -87,12 +115,8 @@ class MultiMNISTDataModule(MirroredDataModule):
         """Images and labels."""
         return dataset.data.numpy(), dataset.targets.numpy()
 
-    def label(self, image: Any, label: Any) -> ImageSet:
-        """The pairs."""
-        return overlaid_pairs(image, label, self.image_size)
 
-
-class MultiDigitsDataModule(ImageDataModule):
+class MultiDigitsDataModule(PairedDigits):
     """The same of scikit-learn's 1,797 digits, at 32 × 32: no network, no files.
 
     `root` and `download` are accepted, so that one command line fits every data set; nothing is read from there.
@@ -112,7 +136,7 @@ class MultiDigitsDataModule(ImageDataModule):
         )
 
     def load_split(self, train: bool) -> ImageSet:
-        """Pairs of the first 1,437 or the last 360 digits."""
+        """The first 1,437 or the last 360 digits."""
         digits = DigitsDataModule().load_split(train)
-        block = digits.auxiliary if digits.auxiliary is not None else digits.primary
-        return overlaid_pairs(digits.image, block % 5 * 2 + block // 5)  # even digits come first there
+        block = cast(Tensor, digits.auxiliary)
+        return ImageSet(digits.image, block % 5 * 2 + block // 5)  # even digits come first there

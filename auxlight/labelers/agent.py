@@ -1,6 +1,7 @@
 """Labels chosen by a reinforcement learning agent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +112,15 @@ class AgentLabels(Labeler):
         if "network" in self._modules:
             self.network.eval()
         return self
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """See `Labeler.at_rest`; the agent does not explore."""
+        explorer, self.explorer = self.explorer, None
+        try:
+            yield
+        finally:
+            self.explorer = explorer
 
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
         """See `Labeler.forward`."""

@@ -1,6 +1,8 @@
 """Where the auxiliary target of a batch comes from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -36,6 +38,11 @@ class Labeler(nn.Module, ABC):
         """
         self.hierarchy = hierarchy
         self.register_buffer("mask", hierarchy.mask, persistent=False)
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Inside this block the labeler labels other images than those of the step, and must not learn from them."""
+        yield
 
     @abstractmethod
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:

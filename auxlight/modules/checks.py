@@ -3,7 +3,7 @@
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
-from auxlight.combiners import Combiner
+from auxlight.combiners import Combiner, WeightedSum
 from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
 
@@ -25,6 +25,16 @@ def check_combiner(combiner: Combiner, trainer: L.Trainer, data: ImageDataModule
         raise InputError(
             f"`combiner` {name} judges the tasks on held-out training images. Found meta_split=0: set "
             "`data.meta_split` to their share, such as 0.05, or `held_out: false` of the combiner."
+        )
+    if combiner.by_image and data is not None and data.num_labelled is not None:
+        raise InputError(
+            f"`combiner` {name} needs a loss of each task for every image. Found num_labelled={data.num_labelled}: "
+            "set `per_sample: false` of the combiner, or choose another."
+        )
+    if trainer.precision == "bf16-true" and type(combiner) is not WeightedSum:
+        raise InputError(
+            f"`combiner` {name} needs full precision: in half of it small steps of weights vanish. "
+            "Found precision=bf16-true: use bf16-mixed or 32."
         )
     if not combiner.computes_gradients:
         return

@@ -14,6 +14,7 @@ from torch.optim import SGD
 
 from auxlight.batch import Batch
 from auxlight.combiners import Combiner, TaskLosses, WeightedSum
+from auxlight.combiners.base import mean_or_zero
 from auxlight.datamodules.base import ImageDataModule, Split
 from auxlight.distributed import alone, mean_over_devices
 from auxlight.errors import InputError
@@ -137,6 +138,8 @@ class AuxiliaryClassifier(L.LightningModule):
         for task in [*([] if labeler is None else [LabelledTask(labeler)]), *(tasks or [])]:
             if not isinstance(task, AuxiliaryTask):
                 raise InputError(f"`tasks` must hold auxiliary tasks. Found a {type(task).__name__}.")
+            if task in self.tasks:
+                raise InputError(f"`tasks` must be different objects. Found one {type(task).__name__} twice.")
             task.bind(TaskPlace(self.hierarchy, trunk, feature_dim, head_dim, focal_gamma))
             self.tasks.append(task)
         self.combiner = combiner or WeightedSum()
@@ -174,6 +177,15 @@ class AuxiliaryClassifier(L.LightningModule):
                 f"features of shape {tuple(features.shape)}."
             )
         return features
+
+    @contextmanager
+    def computed_features(self) -> Iterator[None]:
+        """Inside this block features are computed, also of images whose features were given."""
+        given, self._given = self._given, None
+        try:
+            yield
+        finally:
+            self._given = given
 
     @contextmanager
     def given_features(self, image: Tensor, features: Tensor) -> Iterator[None]:
@@ -237,8 +249,10 @@ class AuxiliaryClassifier(L.LightningModule):
         logged = {"train/loss": loss, "train/primary_loss": means[0]}
         if self.tasks:
             logged["train/auxiliary_loss"] = means[1:].sum()
-            weights = torch.cat(losses.weights)
-            logged |= {"train/weight_mean": weights.mean(), "train/weight_std": weights.std(correction=0)}
+        for task, weights in zip(self.tasks, losses.weights, strict=True):
+            if task is self.labelled_task:
+                mean = mean_or_zero(weights)
+                logged |= {"train/weight_mean": mean, "train/weight_std": mean_or_zero((weights - mean) ** 2).sqrt()}
         if len(self.tasks) > 1:
             names = self.combiner.names[1:]
             logged |= {f"train/{name}_loss": mean for name, mean in zip(names, means[1:], strict=True)}

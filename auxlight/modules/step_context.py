@@ -32,41 +32,54 @@ def step_context(module: AuxiliaryClassifier, batch: Batch, seed: int | None = N
     shared = [p for p in module.trunk.parameters() if p.requires_grad]
     others = {id(p) for p in (*shared, *module.combiner.parameters())}
     own = [p for p in module.parameters() if p.requires_grad and id(p) not in others]
+    # An agent's game trains on labels that it gives. It has streams of its own, so that it leaves the main epoch's.
+    plays = any(task.has_given for task in labelled_tasks(module))
+    where = "in the game" if plays else "aside"
 
     def another() -> TaskLosses:
-        further = module.next_batch("further", "train")
+        further = module.next_batch(f"further batch {where}", "train")
         with _aside(module, module.draw_seed("further", further)):
-            features = module.trunk(further.image)
+            features = module.features(further.image)
             return module.task_losses(features, module.primary_head(features), further)
 
     def judged() -> Tensor:
-        judge = module.next_batch("judge", module.combiner.judges_by or "train")
+        judge = module.next_batch(f"judge {where}", module.combiner.judges_by or "train")
         with _aside(module, module.draw_seed("judge", judge)):
-            return mean_or_zero(module.known_losses(module.primary_head(module.trunk(judge.image)), judge))
+            return mean_or_zero(module.known_losses(module(judge.image), judge))
 
     def derivatives(direction: Sequence[Tensor]) -> list[Tensor]:
         network = _SampleLosses(module)
         names = {id(parameter): name for name, parameter in network.named_parameters()}
         pairs = [(names[id(p)], p, v) for p, v in zip([*shared, *own], direction, strict=True) if id(p) in names]
+        theta, along = ({name: p.detach() for name, p, _ in pairs}, {name: v for name, _, v in pairs})
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(module.device.type, enabled=False))
+            stack.enter_context(module.computed_features())
             if seed is not None:
                 stack.enter_context(isolated_rng(seed))
-            for task in module.tasks:
-                if isinstance(task, LabelledTask) and task.target is not None:
-                    stack.enter_context(task.given(task.target))
-            tangents = ForwardMode()(
-                network, {name: p.detach() for name, p, _ in pairs}, {name: v for name, _, v in pairs}, batch
-            )
+            for task in labelled_tasks(module):
+                stack.enter_context(task.given(task.target))
+            tangents = ForwardMode()(network, theta, along, batch)
         return list(torch.split(tangents, network.sizes))
 
-    return StepContext(shared, own, module.average, module.current_epoch, another, judged, derivatives)
+    return StepContext(shared, own, module.average, module.current_epoch, not plays, another, judged, derivatives)
+
+
+def labelled_tasks(module: AuxiliaryClassifier) -> list[LabelledTask]:
+    """Those of the module's tasks that have a labeler."""
+    return [task for task in module.tasks if isinstance(task, LabelledTask)]
 
 
 @contextmanager
 def _aside(module: AuxiliaryClassifier, seed: int) -> Iterator[None]:
-    """Forward passes that leave no trace in buffers and random generators."""
-    with torch.enable_grad(), isolated_rng(seed), lent_buffers(module.modules()):
+    """Forward passes of other images: labelled by the labelers, without a trace in buffers and random generators."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(isolated_rng(seed))
+        stack.enter_context(lent_buffers(module.modules()))
+        for task in labelled_tasks(module):
+            stack.enter_context(task.given(None))
+            stack.enter_context(task.labeler.at_rest())
         yield
 
 
@@ -79,16 +92,16 @@ class _SampleLosses(nn.Module):
 
     def __init__(self, module: AuxiliaryClassifier) -> None:
         super().__init__()
-        self.trunk = module.trunk
-        self.primary_head = module.primary_head
-        self.tasks = module.tasks
+        for name, part in module.named_children():
+            self.add_module(name, part)
         self.sizes: list[int] = []
-        self._task_losses = module.task_losses  # by way of the module, whose parts these are
+        self._module = (module,)  # not a submodule: its parts are
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Primary losses (n,), and all tasks' `TaskLosses.samples` (Σ n_m,)."""
-        features = self.trunk(batch.image)
-        losses = self._task_losses(features, self.primary_head(features), batch)
+        module = self._module[0]
+        features = module.features(batch.image)
+        losses = module.task_losses(features, module.primary_head(features), batch)
         samples = losses.samples()
         self.sizes = [len(part) for part in samples]
         return losses.primary, torch.cat(samples)

@@ -16,7 +16,7 @@ class MultiHeadVGG(AuxiliaryClassifier):
         depth: 11, 13, 16 or 19.
         width: factor on every layer's channels; 1 is the papers' network.
         in_channels: channels of the image.
-        **options: labeler, combiner, aux_weight, focal_gamma, optimizer, scheduler and the other arguments of
+        **options: labeler, tasks, combiner, aux_weight, focal_gamma, optimizer, scheduler and the other arguments of
             `AuxiliaryClassifier`.
     """
 

@@ -85,14 +85,14 @@ class _Block(nn.Module):
         super().__init__()
         self.shared_start = shared_start
         self.start = nn.Sequential(nn.BatchNorm2d(before), _activation())
+        same = before == after and stride == 1
+        self.short_cut = nn.Identity() if same else nn.Conv2d(before, after, 1, stride, bias=False)
         self.body = nn.Sequential(
             nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(after),
             _activation(),
             nn.Conv2d(after, after, 3, padding=1, bias=False),
         )
-        same = before == after and stride == 1
-        self.short_cut = nn.Identity() if same else nn.Conv2d(before, after, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         started: Tensor = self.start(x)

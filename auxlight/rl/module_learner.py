@@ -153,7 +153,8 @@ class ModuleLearner:
         self._departure = None
         self._draws += 1
         network, step = JointLosses(self.module), LookAhead(self.trainer.optimizers[0])
-        weight = self.module.aux_weight / self.trainer.world_size  # a device's images are a share of the batch
+        # A device's images are a share of the batch.
+        weight = self.module.aux_weight * self._task.weight / self.trainer.world_size
         problem = MetaProblem(network, [batch], [target], [evaluation], step, weight, self.average, before.seed)
         with torch.autocast(self.module.device.type, enabled=False):
             positions = [before.position, step.start(network)]

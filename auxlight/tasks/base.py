@@ -81,7 +81,7 @@ class AuxiliaryTask(nn.Module, ABC):
         """
 
     def before_step(self, trunk: nn.Module) -> None:  # most tasks keep no books
-        """Called before each training step of the main network."""
+        """Called by `training_step` before each batch; a training loop of one's own calls it, too."""
 
 
 def task_names(tasks: Sequence[AuxiliaryTask]) -> list[str]:

@@ -33,7 +33,7 @@ class ExemplarTask(AuxiliaryTask):
 
     def __init__(self, weight: float = 1.0, noise: float = 0.1, hole: float = 0.5, memory: float = 0.95) -> None:
         super().__init__(weight)
-        if not noise >= 0 or not 0 <= hole < 1 or not 0 <= memory < 1:
+        if not 0 <= noise < float("inf") or not 0 <= hole < 1 or not 0 <= memory < 1:
             raise InputError(
                 "ExemplarTask needs `noise` ≥ 0, and `hole` and `memory` in [0, 1). "
                 f"Found noise={noise}, hole={hole}, memory={memory}."

@@ -50,9 +50,17 @@ class LabelledTask(AuxiliaryTask):
         self.target = AuxiliaryTarget(*(part.detach() for part in target))
         return focal_loss(self.head(features), target.probabilities, self.focal_gamma), target.weight
 
+    @property
+    def has_given(self) -> bool:
+        """Whether labels are given now."""
+        return self._given is not None
+
     @contextmanager
-    def given(self, target: AuxiliaryTarget) -> Iterator[None]:
-        """Train on `target` inside this block instead of asking the labeler: labels at hand, or explored ones."""
+    def given(self, target: AuxiliaryTarget | None) -> Iterator[None]:
+        """Train on `target` inside this block instead of asking the labeler: labels at hand, or explored ones.
+
+        None: ask the labeler, whatever is given outside of the block.
+        """
         outer, self._given = self._given, target
         try:
             yield

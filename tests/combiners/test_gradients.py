@@ -96,7 +96,7 @@ def test_squares_neither_overflow_nor_vanish():
 
     class Kept(GradientCombiner):
         def combine(self, gradients, means, context):
-            self.gramian = gradients.gramian()
+            self.gramian = gradients.gramian
             return Update(gradients.matrix.sum(0), torch.ones(3))
 
     kept = bound(Kept())

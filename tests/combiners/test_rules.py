@@ -393,8 +393,8 @@ def test_the_combination_network_steps_at_its_interval_and_stays_monotone():
 def test_losses_of_unequal_number_are_combined_by_their_means_alone():
     short = TaskLosses(torch.ones(2).double(), (torch.ones(4).double(),), (torch.ones(4).double(),))
     with pytest.raises(InputError, match=r"needs a loss of each task for every image.*Found 2, 4 losses"):
-        bound(CombinationNetwork(), 2)(short, None)
-    assert bound(CombinationNetwork(per_sample=False), 2)(short, None).item() == 2
+        bound(CombinationNetwork(), 2)(short, Network().context())
+    assert bound(CombinationNetwork(per_sample=False), 2)(short, Network().context()).item() == 2
 
 
 ARGUMENTS = [

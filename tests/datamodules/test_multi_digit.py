@@ -18,6 +18,7 @@ from auxlight import (
     MultiMNISTDataModule,
     PlaceTask,
 )
+from auxlight.datamodules.images import ImageSet
 from auxlight.datamodules.multi_digit import overlaid_pairs
 from tests.quiet import TRAINER
 
@@ -86,19 +87,24 @@ def test_pairs_depend_on_nothing_but_the_images():
 # --- scikit-learn's digits
 
 
-@pytest.mark.parametrize(("train", "part"), [(True, slice(0, 1437)), (False, slice(1437, 1797))])
-def test_multi_digits_are_pairs_of_digits_of_one_split(train, part):
-    data = MultiDigitsDataModule()
-    pairs = data.load_split(train).check(data.hierarchy, "these")
-    digit, grey = load_digits().target[part], DigitsDataModule().load_split(train).image[:, 0].numpy()
+@pytest.mark.parametrize("split", ["train", "meta", "val", "test"])
+def test_multi_digits_are_pairs_of_digits_of_one_split(split):
+    """A held-out digit in a training image would be no longer held out."""
+    data = MultiDigitsDataModule(num_train=600, meta_split=0.3)
+    data.setup()
+    own = data.loader(split).dataset.subset
+    raw = next(iter(data.loader(split, batch_size=len(own))))
+    part, train = slice(0, 1437) if split != "test" else slice(1437, 1797), split != "test"
+    digit = load_digits().target[part][own]
+    grey = DigitsDataModule().load_split(train).image[own, 0].numpy()
     assert data.hierarchy.psi == (10,) * 10
-    assert pairs.primary.tolist() == digit.tolist()
-    second = data.hierarchy.to_relative(pairs.auxiliary).numpy()
-    assert sorted(second.tolist()) == sorted(digit.tolist())  # each image is a second one once
-    for position in (0, 1, 200, 359):
-        assert np.ptp(pairs.image[position].numpy(), 0).max() == 0  # grey
+    assert raw.primary.tolist() == digit.tolist() and raw.index.tolist() == own.tolist()
+    second = data.hierarchy.to_relative(raw.auxiliary).numpy()
+    assert sorted(second.tolist()) == sorted(digit.tolist())  # each image of the split is a second one once
+    for position in (0, 1, 50, 100):
+        assert np.ptp(raw.image[position].numpy(), 0).max() == 0  # grey
         (same,) = np.nonzero(digit == second[position])
-        errors = [np.abs(overlay(grey[position], grey[j]) - pairs.image[position, 0].numpy()).max() for j in same]
+        errors = [np.abs(overlay(grey[position], grey[j]) - raw.image[position, 0].numpy()).max() for j in same]
         assert min(errors) < 0.502
 
 
@@ -146,9 +152,12 @@ def mnist():
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_multi_mnist_reads_its_mirror(split, mnist, tmp_path):
     np.savez(tmp_path / "mnist.npz", **mnist)
-    data = MultiMNISTDataModule(tmp_path)
-    pairs = data.load_split(split == "train").check(data.hierarchy, split)
-    other, digit = partners(pairs, mnist[f"{split}_images"]), mnist[f"{split}_labels"]
+    data = MultiMNISTDataModule(tmp_path, batch_size=10)
+    data.setup()
+    dataset = data.loader(split).dataset
+    own = dataset.subset
+    pairs = ImageSet(*(part[own] for part in (dataset.images.image, dataset.images.primary, dataset.images.auxiliary)))
+    other, digit = partners(pairs, mnist[f"{split}_images"][own]), mnist[f"{split}_labels"][own]
     assert pairs.image.shape[1:] == (3, 28, 28) and data.hierarchy.psi == (10,) * 10
     assert pairs.primary.tolist() == digit.tolist()
     assert pairs.auxiliary.tolist() == (10 * digit + digit[other]).tolist()
@@ -162,7 +171,7 @@ def test_torchvisions_mnist_gives_what_the_mirror_gives(train, mnist, tmp_path, 
     double = create_autospec(datasets.MNIST, return_value=SimpleNamespace(data=images, targets=labels))
     monkeypatch.setattr(datasets, "MNIST", double)
     read = MultiMNISTDataModule(tmp_path / "no mirror here").load_split(train)
-    for name in ("image", "primary", "auxiliary"):
+    for name in ("image", "primary"):
         assert torch.equal(getattr(read, name), getattr(mirrored, name))
     double.assert_called_once_with(tmp_path / "no mirror here", train, download=False)
 

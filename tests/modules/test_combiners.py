@@ -138,7 +138,9 @@ def test_rules_for_single_images_and_partly_labelled_batches(combiner):
     if combiner == "slgrad":  # weighs whatever losses there are
         fit(module, data={"num_labelled": 40}, limit_train_batches=2)
         return
-    with pytest.raises(InputError, match=r"needs a loss of each task for every image.*Found 20, 20, 40 losses"):
+    with pytest.raises(InputError, match=r"every image. Found num_labelled=40: set `per_sample: false`"):
+        InputError, match=r"needs a loss of each task for every image. Found num_labelled=40: set `per_sample: false`"
+    ):
         fit(module, data={"num_labelled": 40}, limit_train_batches=2)
 
 

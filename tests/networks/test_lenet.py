@@ -12,7 +12,7 @@ def images(batch, size=32, channels=3):
 @pytest.mark.parametrize(("feature_dim", "channels"), [(50, 1), (50, 3), (7, 3)])
 def test_parameters_by_hand(feature_dim, channels):
     network = LeNet(feature_dim, channels)
-    expected = (25 * channels + 1) * 10 + (25 * 10 + 1) * 20 + (20 * 5 * 5 + 1) * feature_dim
+    expected = (25 * channels + 1) * 10 + (25 * 10 + 1) * 20 + (20 * 4 * 4 + 1) * feature_dim
     assert sum(p.numel() for p in network.parameters()) == expected
     assert network.feature_dim == feature_dim
     assert network(images(2, channels=channels)).shape == (2, feature_dim)
@@ -31,16 +31,16 @@ def pooled(x):
     return np.maximum.reduce([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)])
 
 
-@pytest.mark.parametrize(("size", "left"), [(32, 5), (52, 10)])
+@pytest.mark.parametrize(("size", "left"), [(28, 4), (44, 8)])
 def test_features_by_hand(size, left):
-    """32 × 32 → 28 → 14 → 10 → 5: nothing is left to average. 52 × 52 → 48 → 24 → 20 → 10: fours are."""
+    """28 × 28 → 24 → 12 → 8 → 4: nothing is left to average. 44 × 44 → 40 → 20 → 16 → 8: fours are."""
     network, image = LeNet(), images(3, size)
     w1, b1, w2, b2, w3, b3 = (p.detach().double().numpy() for p in network.parameters())
     x = np.maximum(pooled(convolved(image.double().numpy(), w1, b1)), 0)
     x = np.maximum(pooled(convolved(x, w2, b2)), 0)
     assert x.shape == (3, 20, left, left)
-    x = x.reshape(3, 20, 5, left // 5, 5, left // 5).mean((3, 5))
-    x = np.maximum(x.reshape(3, 500) @ w3.T + b3, 0)
+    x = x.reshape(3, 20, 4, left // 4, 4, left // 4).mean((3, 5))
+    x = np.maximum(x.reshape(3, 320) @ w3.T + b3, 0)
     np.testing.assert_allclose(network(image).detach(), x, rtol=1e-4, atol=1e-5)
     assert (x > 0).any(1).all()
 

@@ -85,12 +85,11 @@ def by_hand(network, image, training):
         for block in range((len(parts(network, nn.Conv2d)) - 4) // 6):
             stride = 2 if stage and not block else 1
             started = activated(x)
-            body = convolved(activated(convolved(started, stride)))
             if not block and stage:
                 x = convolved(x, stride)
             elif not block:
                 x = convolved(started)  # the very first short cut goes from behind norm and activation
-            x = x + body
+            x = x + convolved(activated(convolved(started, stride)))
     return activated(x).mean((2, 3))
 
 
