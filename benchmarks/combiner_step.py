@@ -2,10 +2,10 @@
 
     python benchmarks/combiner_step.py [--quick] [--width W]
 
-VGG16 on images of 32 × 32 in batches of 100, three tasks (primary, human labels, random labels) over one trunk, steps
-with their optimizer, all in one run, in turn. "Task gradients" is the forward pass and one backward pass per task down
-to the images, by `torch.autograd.grad`: what any rule on gradients must pay for. TorchJD's loop is `mtl_backward` (one
-task at a time, as here), `jac_to_grad` and the same optimizer step. Rules that learn by a step of their own every so
+VGG16 on images of 32 × 32 in batches of 100, three tasks (primary, human labels, and rotation, which has a pass of its
+own over the trunk), steps with their optimizer, all in one run, in turn. "Task gradients" is the forward pass and one
+backward pass per task by `torch.autograd.grad`: what any rule on gradients must pay for. TorchJD's loop is
+`mtl_backward` (one task at a time, as here), `jac_to_grad` and the same optimizer step. Rules that learn by a step of their own every so
 often are timed without it, and with it on every step ("learning").
 
 Targets: AuxiNash with 3 tasks ≤ 1.15 × the task gradients; one bargain of 3 tasks < 1 ms.
@@ -38,15 +38,14 @@ from auxlight import (
     LabelHierarchy,
     MultiHeadVGG,
     OnlineAuxiliary,
-    RandomLabels,
     RandomWeights,
+    RotationTask,
     SLGrad,
     UncertaintyWeighting,
     WeightedSum,
 )
 from auxlight.batch import Batch
 from auxlight.combiners.bargaining import bargain
-from auxlight.tasks import LabelledTask
 
 BATCH = 100
 TASKS = 3
@@ -81,9 +80,7 @@ class Bare(MultiHeadVGG):
 def model(combiner: Combiner, width: float) -> Bare:
     """The network and its optimizer."""
     torch.manual_seed(0)
-    made = Bare(
-        HIERARCHY, width=width, labeler=HumanLabels(), tasks=[LabelledTask(RandomLabels(seed=0))], combiner=combiner
-    )
+    made = Bare(HIERARCHY, width=width, labeler=HumanLabels(), tasks=[RotationTask()], combiner=combiner)
     image = torch.randn(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     auxiliary = torch.arange(BATCH)
     made.batch = Batch(image, auxiliary // 5, auxiliary, auxiliary)
@@ -108,21 +105,24 @@ def task_gradients(made: Bare) -> Callable[[], None]:
 
     def run() -> None:
         features = made.features(made.batch.image)
-        means = made.task_losses(features, made.primary_head(features), made.batch).means().unbind()
-        for number, mean in enumerate(means):
+        losses = made.task_losses(features, made.primary_head(features), made.batch)
+        for number, mean in enumerate(losses.scalars()):
             torch.autograd.grad(mean, parameters, retain_graph=number < TASKS - 1, allow_unused=True)
 
     return run
 
 
 def torchjd_step(made: Bare, aggregator: Any) -> Callable[[], None]:
-    """TorchJD's own loop."""
+    """TorchJD's own loop; rotation's features are shared features as well."""
+    features: list[torch.Tensor] = []
+    made.trunk.register_forward_hook(lambda trunk, image, output: features.append(output))
 
     def run() -> None:
         made.sgd.zero_grad()
-        features = made.features(made.batch.image)
-        losses = made.task_losses(features, made.primary_head(features), made.batch)
-        mtl_backward([loss.mean() for loss in losses.samples()], features=features, parallel_chunk_size=1)
+        features.clear()
+        own = made.features(made.batch.image)
+        losses = made.task_losses(own, made.primary_head(own), made.batch)
+        mtl_backward(losses.scalars(), features=features, parallel_chunk_size=1)
         jac_to_grad(list(made.trunk.parameters()), aggregator=aggregator)
         made.sgd.step()
 

@@ -127,7 +127,7 @@ BRIEF = ["--trainer.limit_train_batches=2", "--trainer.limit_test_batches=2", "-
     [
         (["cifar10_ssl"], ["--data.num_labelled=40", "--data.batch_size=8", "--trainer.fast_dev_run=true"]),
         (["cifar10_ssl", "cifar10_ssl_small"], ["--data.num_labelled=80"]),
-        (["cifar10_ssl", "cifar10_ssl_small"], ["--data.num_labelled=80", "--model.tasks=null"]),
+        (["cifar10_ssl", "cifar10_ssl_small"], ["--data.num_labelled=80", "--model.tasks=null", "--model.combiner=null"]),
         (["multi_mnist"], []),
         (["multi_mnist", "../data/multi_digits"], ["--model.combiner.preference=[0.8, 0.2]"]),
     ],

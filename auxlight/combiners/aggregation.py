@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchjd import Stateful
 from torchjd.aggregation import Aggregator
 
@@ -59,25 +59,29 @@ class Aggregation(GradientCombiner):
         return Update(shared, torch.ones_like(means))
 
     def get_extra_state(self) -> dict[str, dict[str, Any]]:
-        """What the aggregator remembers: TorchJD keeps it in plain attributes and passing buffers."""
-        memory = {}
-        for name, part in self.aggregator.named_modules():
-            if isinstance(part, Stateful):
-                everything = vars(part) | dict(part.named_buffers(recurse=False))  # type: ignore[attr-defined]
-                memory[name] = {key: value for key, value in everything.items() if _remembered(key, value)}
-        return memory
+        """What the aggregator remembers."""
+        parts = self.aggregator.named_modules()
+        return {name: _memory(part) for name, part in parts if isinstance(part, Stateful)}
 
     def set_extra_state(self, state: dict[str, dict[str, Any]]) -> None:
         """Take up what an aggregator remembered."""
         for name, values in state.items():
             part = self.aggregator.get_submodule(name)
+            for key in _memory(part).keys() - values.keys():
+                delattr(part, key)
             for key, value in values.items():
                 setattr(part, key, value.clone() if isinstance(value, Tensor) else value)
 
 
+def _memory(part: Any) -> dict[str, Any]:
+    """TorchJD keeps it in plain attributes and passing buffers, which no state_dict could match."""
+    everything = vars(part) | dict(part.named_buffers(recurse=False))
+    return {key: value for key, value in everything.items() if _remembered(key, value)}
+
+
 def _remembered(key: str, value: Any) -> bool:
     """Whether this attribute is of the rule, not of torch's modules, and one that a checkpoint can hold."""
-    return key.startswith("_") and key not in vars(torch.nn.Module()) and _plain(value)
+    return key.startswith("_") and key not in vars(nn.Module()) and _plain(value)
 
 
 def _plain(value: Any) -> bool:

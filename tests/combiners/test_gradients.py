@@ -6,7 +6,19 @@ from torch import nn
 from torchjd.aggregation import IMTLG, MGDA, AlignedMTL, ConFIG, GradDrop, GradVac, PCGrad, Sum, UPGrad
 from torchjd.autojac import jac_to_grad, mtl_backward
 
-from auxlight import Aggregation, GradientCombiner, InputError, StepContext, Update, WeightedSum
+from auxlight import (
+    ARML,
+    Aggregation,
+    CombinationNetwork,
+    GradientCombiner,
+    GradientCosine,
+    GradNorm,
+    InputError,
+    OnlineAuxiliary,
+    StepContext,
+    Update,
+    WeightedSum,
+)
 from auxlight.combiners import TaskLosses
 from auxlight.seeding import derive_seed, isolated_rng
 from tests.combiners.problems import Network, names, step
@@ -154,3 +166,72 @@ def test_a_rule_that_remembers_goes_on_from_a_checkpoint(tmp_path):
         after = [step(network, each, network.data(3))[0] for each in (whole, resumed, fresh)]
         torch.testing.assert_close(after[1], after[0], rtol=0, atol=0)
         assert not torch.equal(after[2], after[0])
+
+
+def test_the_backward_pass_of_a_task_does_not_go_through_the_others():
+    """Which would cost their time, and make one task's infinity everybody's."""
+
+    class Counted(torch.autograd.Function):
+        calls = 0
+
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, slope):
+            Counted.calls += 1
+            return slope
+
+    network = Network()
+    losses = network.losses(network.data(0))
+    losses = TaskLosses(losses.primary, (Counted.apply(losses.auxiliary[0]), losses.auxiliary[1]), losses.weights)
+    bound(Aggregation(Sum()))(losses, network.context())
+    assert Counted.calls == 1
+
+
+def test_a_parameter_that_no_task_uses_gets_no_gradient():
+    """A zero would let weight decay move it."""
+    network = Network()
+    unused = nn.Parameter(torch.ones(3, dtype=torch.float64))
+    context = network.context()
+    context = StepContext(context.shared, [*context.own, unused])
+    bound(Aggregation(Sum()))(network.losses(network.data(0)), context).backward()
+    assert unused.grad is None and network.heads[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_losses_that_are_no_numbers_are_refused_before_a_rule_learns_from_them(value):
+    network = Network()
+    for rule in (ARML(), OnlineAuxiliary(), GradNorm(), GradientCosine(), Aggregation(MGDA())):
+        combiner = bound(rule).double()
+        before = str(combiner.state_dict()).replace("'steps', tensor(1)", "'steps', tensor(0)")
+        with pytest.raises(InputError, match=r"losses and gradients must be finite"):
+            step(network, combiner, network.data(0), scales=(1.0, value, 1.0))
+        assert str(combiner.state_dict()) == before
+
+
+def test_a_combiner_belongs_to_one_module():
+    rule = bound(Aggregation(Sum()))
+    with pytest.raises(InputError, match=r"A combiner belongs to one module. Found a Aggregation"):
+        bound(rule)
+
+
+def test_a_learned_rules_optimizer_follows_its_parameters():
+    """As on a GPU, where a checkpoint's state comes before the module is moved."""
+    network = Network()
+    saved = bound(GradNorm())
+    step(Network(dtype=torch.float32), saved, Network(dtype=torch.float32).data(0))
+    moved = bound(GradNorm())
+    moved.load_state_dict(saved.state_dict())
+    moved.double()
+    step(network, moved, network.data(0))
+    assert moved.own_optimizer.state[moved.weights]["exp_avg"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("make", [GradNorm, lambda: CombinationNetwork(interval=1), GradientCosine])
+def test_nothing_shared_that_trains(make):
+    network, context = Network(), Network().context()
+    context = StepContext([], network.own, another=context.another, judged=context.judged)
+    with pytest.raises(InputError, match=r"needs (a shared layer|shared parameters) that trains?. Found none"):
+        bound(make()).double()(network.losses(network.data(0)), context)

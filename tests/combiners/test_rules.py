@@ -103,6 +103,13 @@ def test_dwa_goes_on_from_a_checkpoint():
     assert torch.equal(whole.weights, resumed.weights) and whole.weights.tolist() != [1, 1, 1]
 
 
+def test_dwa_begins_anew_in_another_fit():
+    network, rule = Network(), bound(DynamicWeightAverage())
+    for epoch in (0, 1, 2, 3, 0, 1):
+        rule(given([1.0 + epoch], [2.0], [3.0]), network.context(epoch=epoch))
+        assert (rule.weights.tolist() == [1, 1, 1]) == (epoch < 2)
+
+
 def test_dwa_survives_a_loss_of_zero():
     network, rule = Network(), bound(DynamicWeightAverage())
     for epoch in range(5):
@@ -409,6 +416,9 @@ ARGUMENTS = [
     (lambda: ARML(-0.1), "`memory`"),
     (lambda: CombinationNetwork(interval=0), "`interval`"),
     (lambda: CombinationNetwork([0]), "`hidden`"),
+    (lambda: CombinationNetwork(3), "`hidden` must be a list of sizes"),
+    (lambda: GradNorm(math.inf), "`alpha`"),
+    (lambda: OnlineAuxiliary(beta=math.inf), "`beta`"),
     (lambda: CombinationNetwork(terms=-1), "`terms`"),
     (lambda: CombinationNetwork(eta=0.0), "`eta`"),
     (lambda: CombinationNetwork(clip=0.0), "`clip`"),

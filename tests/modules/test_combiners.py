@@ -139,8 +139,6 @@ def test_rules_for_single_images_and_partly_labelled_batches(combiner):
         fit(module, data={"num_labelled": 40}, limit_train_batches=2)
         return
     with pytest.raises(InputError, match=r"every image. Found num_labelled=40: set `per_sample: false`"):
-        InputError, match=r"needs a loss of each task for every image. Found num_labelled=40: set `per_sample: false`"
-    ):
         fit(module, data={"num_labelled": 40}, limit_train_batches=2)
 
 
@@ -296,6 +294,8 @@ def test_the_context_knows_which_parameters_are_shared():
     [
         (AuxiNash(held_out=True), {"meta_split": 0.0}, {}, "`combiner` AuxiNash judges .* Found meta_split=0"),
         (SLGrad(), {"meta_split": 0.0}, {}, r"`combiner` SLGrad judges .* `held_out: false`"),
+        (CombinationNetwork(), {}, {"precision": "16-true"}, r"no loss scaling reaches"),
+        (DynamicWeightAverage(), {}, {"precision": "bf16-true"}, r"needs full precision.*precision=bf16-true"),
         (GradientCosine(), {}, {"precision": "16-true"}, r"no loss scaling reaches. Found precision=16-true"),
     ],
 )
@@ -310,11 +310,51 @@ def test_a_rule_that_draws_further_batches_needs_a_data_module():
         L.Trainer(max_epochs=1, **SILENT).fit(make(AuxiNash(), HumanLabels()), loader)
 
 
-@pytest.mark.parametrize("combiner", ["auxinash", "slgrad", "PCGrad"])
+@pytest.mark.filterwarnings("ignore:You are solving a parameterized problem")
+@pytest.mark.parametrize("combiner", COMBINERS)
 def test_bf16_mixed(combiner):
-    module = make(COMBINERS[combiner](), HumanLabels(), [RotationTask()])
+    """Gradients are combined in full precision there."""
+    rule = COMBINERS[combiner]()
+    if hasattr(rule, "combine"):
+        combine = rule.combine
+
+        def watched(gradients, means, context):
+            update = combine(gradients, means, context)
+            assert not torch.is_autocast_enabled("cpu")
+            assert (gradients.matrix.dtype, update.shared.dtype) == (torch.float32, torch.float32)
+            return update
+
+        rule.combine = watched
+    module = make(rule, HumanLabels(), [RotationTask()])
     fit(module, precision="bf16-mixed", limit_train_batches=2)
     assert torch.isfinite(shared_weights(module)).all()
+
+
+def test_gradients_of_a_step_with_an_own_features_method_are_of_that_method():
+    class Doubled(AuxiliaryClassifier):
+        def features(self, image):
+            return 2 * super().features(image)
+
+    torch.manual_seed(0)
+    module = Doubled((5, 5), Trunk(), labeler=HumanLabels(), combiner=SLGrad()).double()
+    module.next_batch = lambda stream, split: batch(1)
+    context = step_context(module, batch())
+    features = 2 * module.trunk(batch(1).image)
+    expected = module.primary_losses(module.primary_head(features), batch(1)).mean()
+    torch.testing.assert_close(context.judged(), expected)
+
+
+def test_a_task_that_is_given_twice():
+    task = RotationTask()
+    with pytest.raises(InputError, match=r"`tasks` must be different objects. Found one RotationTask twice"):
+        make(None, None, [task, task])
+
+
+def test_the_labelers_weights_are_logged_without_those_of_other_tasks():
+    trainer = fit(make(None, HumanLabels(), [RotationTask(0.25)], aux_weight=2.0))
+    assert trainer.callback_metrics["train/weight_mean"] == 2
+    assert trainer.callback_metrics["train/weight_std"] == 0
+    assert "train/weight_mean" not in fit(make(None, None, [RotationTask()])).callback_metrics
 
 
 def shared_weights(module):
