@@ -36,7 +36,7 @@ from auxlight.hypergradient import DoubleBackward, LookAheadGradient, NeumannGra
 from auxlight.influence import FiniteDifference, ForwardMode
 from auxlight.labelers import AgentLabels, HumanLabels, Labeler, LabelNetwork, RandomLabels, UniformLabels
 from auxlight.modules import AuxiLearnModule, AuxiliaryClassifier, MAXLModule, MultiHeadVGG, MultiHeadWideResNet
-from auxlight.networks import VGG, LeNet, WideResNet
+from auxlight.networks import VGG, Head, LeNet, WideResNet
 from auxlight.rl import BatchReward, ImprovementReward, InfluenceReward, RLAuxCallback
 from auxlight.tasks import AuxiliaryTask, ExemplarTask, LabelledTask, PlaceTask, RotationTask
 
@@ -67,6 +67,7 @@ __all__ = [
     "GradNorm",
     "GradientCombiner",
     "GradientCosine",
+    "Head",
     "HumanLabels",
     "ImageDataModule",
     "ImprovementReward",

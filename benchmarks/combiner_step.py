@@ -5,8 +5,8 @@
 VGG16 on images of 32 × 32 in batches of 100, three tasks (primary, human labels, and rotation, which has a pass of its
 own over the trunk), steps with their optimizer, all in one run, in turn. "Task gradients" is the forward pass and one
 backward pass per task by `torch.autograd.grad`: what any rule on gradients must pay for. TorchJD's loop is
-`mtl_backward` (one task at a time, as here), `jac_to_grad` and the same optimizer step. Rules that learn by a step of their own every so
-often are timed without it, and with it on every step ("learning").
+`mtl_backward` (one task at a time, as here), `jac_to_grad` and the same optimizer step. Rules that learn by a step of
+their own every so often are timed without it, and with it on every step ("learning").
 
 Targets: AuxiNash with 3 tasks ≤ 1.15 × the task gradients; one bargain of 3 tasks < 1 ms.
 """

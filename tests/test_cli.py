@@ -108,7 +108,7 @@ def test_every_combiner_composes_with_method_tasks_data_and_scale(rule, capsys):
     by_torchjd = "torchjd" in (CONFIGS / "combiners" / f"{rule}.yaml").read_text()
     logged = set(event_tags().Tags()["scalars"])
     assert "train/rotation_loss" in logged
-    assert ("combiner/cosine_rotation" in logged) == (by_gradients and not by_torchjd)
+    assert ("combiner/cosine_rotation" in logged) == by_gradients
     assert ("combiner/weight_labelled" in logged) == (not by_torchjd and rule != "auxilearn_mlp")
 
 
@@ -127,7 +127,10 @@ BRIEF = ["--trainer.limit_train_batches=2", "--trainer.limit_test_batches=2", "-
     [
         (["cifar10_ssl"], ["--data.num_labelled=40", "--data.batch_size=8", "--trainer.fast_dev_run=true"]),
         (["cifar10_ssl", "cifar10_ssl_small"], ["--data.num_labelled=80"]),
-        (["cifar10_ssl", "cifar10_ssl_small"], ["--data.num_labelled=80", "--model.tasks=null", "--model.combiner=null"]),
+        (
+            ["cifar10_ssl", "cifar10_ssl_small"],
+            ["--data.num_labelled=80", "--model.tasks=null", "--model.combiner=null"],
+        ),
         (["multi_mnist"], []),
         (["multi_mnist", "../data/multi_digits"], ["--model.combiner.preference=[0.8, 0.2]"]),
     ],
@@ -286,7 +289,11 @@ def change(**replaced):
         ),
         (["--model.tasks=[auxlight.HumanLabels]"], None, r"(?i)not correspond to a subclass of AuxiliaryTask"),
         (["--data.num_labelled=5"], None, r"`num_labelled` must lie between 100"),
-        (["--data.labelled_share=1", "--data.num_labelled=200"], None, r"`labelled_share` must lie between 0 and 1"),
+        (
+            ["--data.labelled_share=1", "--data.num_labelled=200"],
+            None,
+            r"`labelled_share` must lie above 0 and below 1",
+        ),
         (
             ["--model.scheduler=torch.optim.lr_scheduler.OneCycleLR", "--model.scheduler.max_lr=1"],
             None,

@@ -31,7 +31,8 @@ class StepContext:
 
     Args:
         shared: the parameters that the tasks share, the trunk's; they are trained.
-        own: all other trained parameters that the losses depend on: the tasks' heads.
+        own: all other trained parameters that the losses depend on, the tasks' heads: a rule on gradients trains no
+            others.
         average: mean over the devices, each of which holds a share of the batch.
         epoch: of the training, from 0.
         learns: whether a rule may take steps of its own now; not while an agent plays.
@@ -41,13 +42,17 @@ class StepContext:
     """
 
     shared: Sequence[nn.Parameter]
-    own: Sequence[nn.Parameter] = ()
+    own: Sequence[nn.Parameter]
     average: Average = alone
     epoch: int = 0
     learns: bool = True
     another: Callable[[], "TaskLosses"] = field(default=_nothing)
     judged: Callable[[], Tensor] = field(default=_no_judge)
     derivatives: Callable[[Sequence[Tensor]], list[Tensor]] = field(default=_no_derivatives)
+
+    def __post_init__(self) -> None:
+        for name in ("shared", "own"):  # `parameters()` gives a generator, which would be used up
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def check_shared(self) -> None:
         """Refuse a network whose tasks share nothing that trains.

@@ -114,10 +114,10 @@ class GradientCombiner(Combiner):
 
     An own rule is one class::
 
-        class Normalised(GradientCombiner):          # every task pulls equally hard
+        class EqualPull(GradientCombiner):           # every task's gradient at the same length
             def combine(self, gradients, means, context):
-                weights = gradients.matrix.norm(dim=1).reciprocal()
-                return Update(weights @ gradients.matrix, torch.ones_like(means))
+                weights = gradients.matrix.norm(dim=1).clamp_min(1e-12).reciprocal()
+                return Update(weights @ gradients.matrix, weights)
     """
 
     computes_gradients = True
@@ -131,6 +131,7 @@ class GradientCombiner(Combiner):
         # Mixed precision would round the gradients in every product.
         with torch.no_grad(), torch.autocast(gradients.matrix.device.type, enabled=False):
             update = self.combine(gradients, means, context)
+            self._check(update, gradients)
             slopes = list(torch.split(update.shared, [p.numel() for p in context.shared]))
             slopes = [part.view_as(p) for part, p in zip(slopes, context.shared, strict=True)]
             parameters = list(context.shared)
@@ -140,6 +141,15 @@ class GradientCombiner(Combiner):
                     parameters.append(parameter)
         stand_in: Tensor = _StandIn.apply(means.sum(), len(slopes), *slopes, *parameters)  # type: ignore[no-untyped-call]
         return stand_in
+
+    def _check(self, update: Update, gradients: TaskGradients) -> None:
+        tasks, size = gradients.matrix.shape
+        if not isinstance(update, Update) or (update.shared.shape, update.own.shape) != ((size,), (tasks,)):
+            found = [tuple(part.shape) for part in update] if isinstance(update, Update) else type(update).__name__
+            raise InputError(
+                f"`combine` of {type(self).__name__} must return an Update of gradient ({size},), factors ({tasks},). "
+                f"Found {found}."
+            )
 
     @abstractmethod
     def combine(self, gradients: TaskGradients, means: Tensor, context: StepContext) -> Update:

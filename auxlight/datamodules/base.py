@@ -105,7 +105,7 @@ class ImageDataModule(L.LightningDataModule):
         if not 0 <= meta_split < 1:
             raise InputError(f"`meta_split` must lie between 0 (none) and 1. Found meta_split={meta_split}.")
         if not 0 < labelled_share < 1:
-            raise InputError(f"`labelled_share` must lie between 0 and 1. Found labelled_share={labelled_share}.")
+            raise InputError(f"`labelled_share` must lie above 0 and below 1. Found labelled_share={labelled_share}.")
         self.hierarchy = hierarchy
         self.root = Path(root)
         self.batch_size = batch_size

@@ -135,13 +135,23 @@ class AuxiliaryClassifier(L.LightningModule):
         self._given: tuple[Tensor, Tensor] | None = None
         self._streams = BatchStreams()
         self.tasks = nn.ModuleList()
+        if not (tasks is None or isinstance(tasks, Sequence)):
+            raise InputError(f"`tasks` must be a list of auxiliary tasks. Found a {type(tasks).__name__}.")
         for task in [*([] if labeler is None else [LabelledTask(labeler)]), *(tasks or [])]:
             if not isinstance(task, AuxiliaryTask):
-                raise InputError(f"`tasks` must hold auxiliary tasks. Found a {type(task).__name__}.")
+                raise InputError(
+                    f"`tasks` must hold auxiliary tasks. Found a {type(task).__name__}: a labeler "
+                    "becomes one as auxlight.LabelledTask(labeler)."
+                )
             if task in self.tasks:
                 raise InputError(f"`tasks` must be different objects. Found one {type(task).__name__} twice.")
             task.bind(TaskPlace(self.hierarchy, trunk, feature_dim, head_dim, focal_gamma))
             self.tasks.append(task)
+        if not (combiner is None or isinstance(combiner, Combiner)):
+            raise InputError(
+                f"`combiner` must be an auxlight.Combiner. Found {type(combiner).__name__}: give an instance, and wrap "
+                "an aggregator of TorchJD in auxlight.Aggregation."
+            )
         self.combiner = combiner or WeightedSum()
         self.combiner.bind(task_names([cast(AuxiliaryTask, task) for task in self.tasks]))
         self.metrics = nn.ModuleDict(
@@ -307,7 +317,11 @@ class AuxiliaryClassifier(L.LightningModule):
         features = self.features(batch.image)
         logits = self.primary_head(features)
         loss = self.primary_losses(logits, batch).mean()
-        self.log(f"{stage}/primary_loss", loss, batch_size=len(batch.primary), sync_dist=True)
+        logged = {f"{stage}/primary_loss": loss}
+        for task, name in zip(self.tasks, self.combiner.names[1:], strict=True):
+            found = cast(AuxiliaryTask, task).evaluate(features, batch)
+            logged |= {f"{stage}/{name}_{quantity}": value for quantity, value in found.items()}
+        self.log_dict(logged, batch_size=len(batch.primary), sync_dist=True)
         self._update_metrics(stage, features, logits, batch)
 
     def _update_metrics(self, stage: Stage, features: Tensor, logits: Tensor, batch: Batch) -> None:

@@ -36,6 +36,9 @@ class AuxiliaryTask(nn.Module, ABC):
 
     An own task is one class::
 
+        import torch
+        from auxlight import AuxiliaryTask, Head
+
         class Brightness(AuxiliaryTask):
             def bind(self, place):
                 self.head = Head(place.feature_dim, 1, place.head_dim)
@@ -79,6 +82,10 @@ class AuxiliaryTask(nn.Module, ABC):
             Unweighted losses (n,) of those images that the task has a label for, B where it has all, and the weight
             (n,) of each.
         """
+
+    def evaluate(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """What is logged of a validation or test batch beside the primary metrics: means over its images, by name."""
+        return {}
 
     def before_step(self, trunk: nn.Module) -> None:  # most tasks keep no books
         """Called by `training_step` before each batch; a training loop of one's own calls it, too."""

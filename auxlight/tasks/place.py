@@ -38,6 +38,13 @@ class PlaceTask(AuxiliaryTask):
         losses = focal_loss(self.logits(features[known]), label, self.focal_gamma)
         return losses, losses.new_ones(len(losses))
 
+    def evaluate(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """See `AuxiliaryTask.evaluate`: the accuracy."""
+        if batch.auxiliary is None:
+            return {}
+        right = self.logits(features).argmax(1) == self.hierarchy.to_relative(batch.auxiliary)
+        return {"accuracy": right.float().mean()}
+
     def logits(self, features: Tensor) -> Tensor:
         """(B, max ψ)."""
         logits: Tensor = self.head(features)

@@ -115,6 +115,7 @@ def test_the_preferences_gradient_by_finite_differences_of_the_whole_pipeline(se
     problem.theta.data = problem.minimum(solved.weights)
     context = StepContext(
         [problem.theta],
+        [],
         another=lambda: problem.losses(problem.theta),
         judged=lambda: problem.judged(problem.theta),
     )
@@ -198,7 +199,7 @@ def descend(tasks, seed, epochs=1000):
     def another():
         return losses(torch.randperm(1000)[:256])
 
-    context = StepContext([w], another=another, judged=lambda: another().primary.mean())
+    context = StepContext([w], [], another=another, judged=lambda: another().primary.mean())
     for _ in range(epochs):
         for rows in torch.randperm(1000).split(256)[:-1]:
             optimizer.zero_grad()

@@ -235,3 +235,29 @@ def test_nothing_shared_that_trains(make):
     context = StepContext([], network.own, another=context.another, judged=context.judged)
     with pytest.raises(InputError, match=r"needs (a shared layer|shared parameters) that trains?. Found none"):
         bound(make()).double()(network.losses(network.data(0)), context)
+
+
+@pytest.mark.parametrize(
+    ("update", "found"),
+    [
+        (torch.zeros(25), "Tensor"),
+        (Update(torch.zeros(24), torch.ones(3)), r"\[\(24,\), \(3,\)\]"),
+        (Update(torch.zeros(25), torch.ones(2)), r"\[\(25,\), \(2,\)\]"),
+    ],
+)
+def test_what_is_no_update_of_these_tasks(update, found):
+    class Wrong(GradientCombiner):
+        def combine(self, gradients, means, context):
+            return update
+
+    network = Network()
+    with pytest.raises(InputError, match=rf"`combine` of Wrong must return an Update of gradient .* Found {found}"):
+        step(network, bound(Wrong()), network.data(0))
+
+
+def test_parameters_may_be_given_as_they_come():
+    network = Network()
+    context = StepContext(network.trunk.parameters(), network.heads.parameters())
+    for _ in range(2):
+        bound(Aggregation(Sum()))(network.losses(network.data(0)), context).backward()
+    assert network.heads[2].bias.grad is not None

@@ -21,7 +21,7 @@ def test_value_and_gradient(tasks):
     primary = torch.tensor(PRIMARY, requires_grad=True)
     auxiliary = [torch.tensor(row, requires_grad=True) for row in AUXILIARY[:tasks]]
     losses = TaskLosses(primary, tuple(auxiliary), tuple(map(torch.tensor, WEIGHTS[:tasks])))
-    total = WeightedSum()(losses, StepContext([]))
+    total = WeightedSum()(losses, StepContext([], []))
     assert total.item() == pytest.approx(expected(tasks))
     total.backward()
     assert primary.grad.tolist() == pytest.approx([1 / 3] * 3)

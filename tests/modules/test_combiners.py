@@ -361,6 +361,33 @@ def shared_weights(module):
     return torch.cat([p.flatten() for p in module.trunk.parameters()])
 
 
+def test_tasks_that_can_be_evaluated_are():
+    module = make(None, HumanLabels(), [PlaceTask(), RotationTask()])
+    trainer = fit(module, limit_val_batches=1.0)
+    data = trainer.datamodule
+    module.eval()
+    right = total = 0
+    with torch.no_grad():
+        for raw in data.val_dataloader():
+            seen = data.pipeline(raw)
+            place = module.tasks[1].head(module.trunk(seen.image)).argmax(1)
+            right += int((place == seen.auxiliary % 5).sum())
+            total += len(place)
+    assert trainer.callback_metrics["val/place_accuracy"].item() == pytest.approx(right / total, abs=1e-6)
+    assert not any("rotation" in name for name in trainer.callback_metrics if name.startswith("val/"))
+
+
+@pytest.mark.parametrize("combiner", [aggregation.PCGrad(), AuxiNash])
+def test_what_is_no_combiner(combiner):
+    with pytest.raises(InputError, match=r"`combiner` must be an auxlight.Combiner. .*wrap an aggregator of TorchJD"):
+        make(combiner, HumanLabels())
+
+
+def test_tasks_that_are_no_list():
+    with pytest.raises(InputError, match=r"`tasks` must be a list of auxiliary tasks. Found a RotationTask"):
+        make(None, None, RotationTask())
+
+
 def test_what_is_no_task():
     with pytest.raises(InputError, match=r"`tasks` must hold auxiliary tasks. Found a Linear"):
         make(None, None, [nn.Linear(1, 1)])
