@@ -60,15 +60,18 @@ class PairedDigits(ImageDataModule):
         if self._splits:
             return
         super().setup(stage)
+        paired: dict[int, ImageSet] = {}  # the training digits are those of several splits
         for dataset in self._splits.values():
             digits, own = dataset.images, dataset.subset
             if not len(own):
                 continue
             pairs = overlaid_pairs(digits.image[own], digits.primary[own], self.image_size)
-            image = digits.image.new_zeros(len(digits), *pairs.image.shape[1:])
-            auxiliary = torch.zeros_like(digits.primary)
-            image[own], auxiliary[own] = pairs.image, cast(Tensor, pairs.auxiliary)
-            dataset.images = ImageSet(image, digits.primary, auxiliary)
+            if id(digits) not in paired:
+                image = digits.image.new_zeros(len(digits), *pairs.image.shape[1:])
+                paired[id(digits)] = ImageSet(image, digits.primary, torch.zeros_like(digits.primary))
+            dataset.images = paired[id(digits)]
+            dataset.images.image[own] = pairs.image
+            cast(Tensor, dataset.images.auxiliary)[own] = cast(Tensor, pairs.auxiliary)
 
 
 class MultiMNISTDataModule(PairedDigits, MirroredDataModule):
