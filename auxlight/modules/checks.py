@@ -1,4 +1,7 @@
-"""What a combiner cannot work with, said before the first step."""
+"""What a module cannot be made of, and what a combiner cannot work with: said before the first step."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
@@ -6,6 +9,31 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from auxlight.combiners import Combiner, WeightedSum
 from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
+from auxlight.tasks import AuxiliaryTask
+
+
+def check_parts(tasks: Any, combiner: Any) -> None:
+    """Refuse what are no tasks and no combiner.
+
+    Raises:
+        InputError: tasks that are no list of different auxiliary tasks, or a combiner that is none.
+    """
+    if not (tasks is None or isinstance(tasks, Sequence)):
+        raise InputError(f"`tasks` must be a list of auxiliary tasks. Found a {type(tasks).__name__}.")
+    given = list(tasks or [])
+    for number, task in enumerate(given):
+        if not isinstance(task, AuxiliaryTask):
+            raise InputError(
+                f"`tasks` must hold auxiliary tasks. Found a {type(task).__name__}: a labeler becomes one as "
+                "auxlight.LabelledTask(labeler)."
+            )
+        if any(task is other for other in given[:number]):
+            raise InputError(f"`tasks` must be different objects. Found one {type(task).__name__} twice.")
+    if not (combiner is None or isinstance(combiner, Combiner)):
+        raise InputError(
+            f"`combiner` must be an auxlight.Combiner. Found {type(combiner).__name__}: give an instance, and wrap an "
+            "aggregator of TorchJD in auxlight.Aggregation."
+        )
 
 
 def check_combiner(combiner: Combiner, trainer: L.Trainer, data: ImageDataModule | None) -> None:

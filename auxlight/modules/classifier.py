@@ -22,7 +22,7 @@ from auxlight.functional import focal_loss
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import save_plain_hyperparameters
 from auxlight.labelers.base import Labeler
-from auxlight.modules.checks import check_combiner
+from auxlight.modules.checks import check_combiner, check_parts
 from auxlight.modules.metrics import StageMetrics
 from auxlight.modules.optimizers import make_optimizer, make_scheduler
 from auxlight.modules.step_context import step_context
@@ -134,24 +134,11 @@ class AuxiliaryClassifier(L.LightningModule):
         self.primary_head = Head(feature_dim, self.hierarchy.num_primary, head_dim)
         self._given: tuple[Tensor, Tensor] | None = None
         self._streams = BatchStreams()
-        self.tasks = nn.ModuleList()
-        if not (tasks is None or isinstance(tasks, Sequence)):
-            raise InputError(f"`tasks` must be a list of auxiliary tasks. Found a {type(tasks).__name__}.")
-        for task in [*([] if labeler is None else [LabelledTask(labeler)]), *(tasks or [])]:
-            if not isinstance(task, AuxiliaryTask):
-                raise InputError(
-                    f"`tasks` must hold auxiliary tasks. Found a {type(task).__name__}: a labeler "
-                    "becomes one as auxlight.LabelledTask(labeler)."
-                )
-            if task in self.tasks:
-                raise InputError(f"`tasks` must be different objects. Found one {type(task).__name__} twice.")
-            task.bind(TaskPlace(self.hierarchy, trunk, feature_dim, head_dim, focal_gamma))
-            self.tasks.append(task)
-        if not (combiner is None or isinstance(combiner, Combiner)):
-            raise InputError(
-                f"`combiner` must be an auxlight.Combiner. Found {type(combiner).__name__}: give an instance, and wrap "
-                "an aggregator of TorchJD in auxlight.Aggregation."
-            )
+        check_parts(tasks, combiner)
+        own = [] if labeler is None else [LabelledTask(labeler)]
+        self.tasks = nn.ModuleList([*own, *(tasks or [])])
+        for task in self.tasks:
+            cast(AuxiliaryTask, task).bind(TaskPlace(self.hierarchy, trunk, feature_dim, head_dim, focal_gamma))
         self.combiner = combiner or WeightedSum()
         self.combiner.bind(task_names([cast(AuxiliaryTask, task) for task in self.tasks]))
         self.metrics = nn.ModuleDict(

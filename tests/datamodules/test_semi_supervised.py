@@ -274,7 +274,7 @@ def test_hyperparameters_hold_what_was_asked_for():
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, float("nan")])
 def test_a_share_outside_the_unit_interval_is_refused_at_once(share, refused):
-    with refused("`labelled_share`", "between 0 and 1", f"labelled_share={share}"):
+    with refused("`labelled_share`", "above 0 and below 1", f"labelled_share={share}"):
         DigitsDataModule(labelled_share=share)
 
 

@@ -356,12 +356,12 @@ def test_a_gradient_within_the_bound_is_left_as_it_is():
 
 
 class Doubled(WeightedSum):
-    def forward(self, losses):
-        return 2 * super().forward(losses)
+    def forward(self, losses, context):
+        return 2 * super().forward(losses, context)
 
 
 class PrimaryAlone(Combiner):
-    def forward(self, losses):
+    def forward(self, losses, context):
         return losses.primary.mean()
 
 
@@ -377,8 +377,8 @@ class PrimaryAlone(Combiner):
             {"labeler": UniformLabels()},
             "`labeler` of {} must be a LabelNetwork. Found UniformLabels: MultiHeadVGG takes it.",
         ),
-        ({"combiner": PrimaryAlone()}, "`combiner` of {} must be the WeightedSum.*Found PrimaryAlone."),
-        ({"combiner": Doubled()}, "`combiner` of {} must be the WeightedSum.*Found Doubled."),
+        ({"combiner": PrimaryAlone}, "`combiner` of {} must be the WeightedSum.*Found PrimaryAlone."),
+        ({"combiner": Doubled}, "`combiner` of {} must be the WeightedSum.*Found Doubled."),
         ({"clip_grad_norm": 0.0}, "`clip_grad_norm` must be positive.*=0.0."),
         ({"clip_grad_norm": -1.0}, "`clip_grad_norm` must be positive.*=-1.0."),
         ({"label_clip_grad_norm": 0.0}, "`label_clip_grad_norm` must be positive.*=0.0."),
@@ -386,6 +386,7 @@ class PrimaryAlone(Combiner):
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(kind, arguments, message):
+    arguments = {name: value() if isinstance(value, type) else value for name, value in arguments.items()}
     with pytest.raises(InputError, match=f"^{message.format(kind.__name__)}$"):
         kind((2, 3), **{"trunk": Trunk(), "labeler": LabelNetwork(trunk=Trunk())} | arguments)
 

@@ -513,8 +513,8 @@ def test_another_agents_file_is_refused(tmp_path):
 class Doubled(WeightedSum):
     """Another combiner."""
 
-    def forward(self, losses):
-        return 2 * super().forward(losses)
+    def forward(self, losses, context):
+        return 2 * super().forward(losses, context)
 
 
 def test_the_main_networks_own_trunk_is_refused():
