@@ -36,10 +36,6 @@ class TaskLosses(NamedTuple):
         """(M,): the same as one tensor."""
         return torch.stack(self.scalars())
 
-    def auxiliary_means(self) -> list[Tensor]:
-        """mean_i λ_i ℓ_i of each auxiliary task."""
-        return list(self.means()[1:])
-
     def matrix(self) -> Tensor:
         """(B, M): the tasks' `samples` side by side.
 

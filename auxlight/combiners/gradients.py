@@ -51,10 +51,11 @@ class TaskGradients(NamedTuple):
         check_finite(gramian)
         return cls(matrix, gramian, [_stacked(rows, len(losses)) for rows in own])
 
-    def cosines(self) -> Tensor:
-        """(M,): of each task's gradient and the primary one's; 0 where either is 0."""
-        norms = self.gramian.diagonal().sqrt()
-        return self.gramian[0] / (norms[0] * norms).clamp_min(torch.finfo(norms.dtype).tiny)
+
+def primary_cosines(gramian: Tensor) -> Tensor:
+    """(M,): of each task's gradient and the primary one's, from their inner products; 0 where either is 0."""
+    norms = gramian.diagonal().sqrt()
+    return gramian[0] / (norms[0] * norms).clamp_min(torch.finfo(norms.dtype).tiny)
 
 
 def inner_products(rows: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class GradientCombiner(Combiner):
         """See `Combiner.forward`."""
         scalars = losses.scalars()
         gradients = TaskGradients.of(scalars, context)
-        self.note("cosine", gradients.cosines()[1:], 1)
+        self.note("cosine", primary_cosines(gradients.gramian)[1:], 1)
         means = torch.stack(scalars).detach()
         # Mixed precision would round the gradients in every product.
         with torch.no_grad(), torch.autocast(gradients.matrix.device.type, enabled=False):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from auxlight.combiners.context import StepContext
-from auxlight.combiners.gradients import TaskGradients, TaskWeights, Update
+from auxlight.combiners.gradients import TaskGradients, TaskWeights, Update, primary_cosines
 from auxlight.errors import InputError
 
 
@@ -30,8 +30,7 @@ class GradientCosine(TaskWeights):
 
     def weigh(self, gramian: Tensor, means: Tensor, context: StepContext) -> Tensor:
         """See `TaskWeights.weigh`."""
-        norms = gramian.diagonal().sqrt()
-        cosines = gramian[0] / (norms[0] * norms).clamp_min(torch.finfo(norms.dtype).tiny)
+        cosines = primary_cosines(gramian)
         weights = cosines.clamp_min(0) if self.weighted else (cosines > 0).to(gramian)
         weights[0] = 1
         return weights
