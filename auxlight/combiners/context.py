@@ -35,7 +35,7 @@ class StepContext:
             others.
         average: mean over the devices, each of which holds a share of the batch.
         epoch: of the training, from 0.
-        learns: whether a rule may take steps of its own now; not while an agent plays.
+        learns: whether a rule may learn from further batches now; not while an agent plays.
         another: the losses of a further training batch, with their graph.
         judged: the primary loss of a batch that the tasks are judged by, a scalar with its graph.
         derivatives: of each task's `TaskLosses.samples` along a direction in the space of (*shared, *own).

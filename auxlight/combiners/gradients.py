@@ -18,12 +18,12 @@ class TaskGradients(NamedTuple):
     Attributes:
         matrix: (M, P), for the P shared parameters; a row per task.
         gramian: (M, M) float64, inner products of the rows; squares of float32 neither overflow nor vanish in it.
-        own: one (M, …) per parameter of the heads, on this device, where any task depends on it; else None.
+        own: of each parameter of the heads, on this device, the gradients by number of the tasks that depend on it.
     """
 
     matrix: Tensor
     gramian: Tensor
-    own: list[Tensor | None]
+    own: list[dict[int, Tensor]]
 
     @classmethod
     def of(cls, losses: Sequence[Tensor], context: StepContext) -> "TaskGradients":
@@ -49,7 +49,7 @@ class TaskGradients(NamedTuple):
         matrix = context.mean(matrix)
         gramian = inner_products(matrix)
         check_finite(gramian)
-        return cls(matrix, gramian, [_stacked(rows, len(losses)) for rows in own])
+        return cls(matrix, gramian, own)
 
 
 def primary_cosines(gramian: Tensor) -> Tensor:
@@ -84,14 +84,6 @@ def _slopes(mean: Tensor, parameters: list[nn.Parameter], retain_graph: bool) ->
     if not mean.requires_grad:  # a task without a label in this batch
         return [None] * len(parameters)
     return torch.autograd.grad(mean, parameters, retain_graph=retain_graph, allow_unused=True)
-
-
-def _stacked(rows: dict[int, Tensor], count: int) -> Tensor | None:
-    """The tasks' gradients of one parameter; most heads have one task's alone."""
-    if not rows:
-        return None
-    some = next(iter(rows.values()))
-    return torch.stack([rows.get(number, torch.zeros_like(some)) for number in range(count)])
 
 
 class Update(NamedTuple):
@@ -137,8 +129,9 @@ class GradientCombiner(Combiner):
             slopes = [part.view_as(p) for part, p in zip(slopes, context.shared, strict=True)]
             parameters = list(context.shared)
             for parameter, rows in zip(context.own, gradients.own, strict=True):
-                if rows is not None:
-                    slopes.append(torch.tensordot(update.own.to(rows), rows, 1))
+                if rows:
+                    terms = [update.own[number].to(slope) * slope for number, slope in rows.items()]
+                    slopes.append(torch.stack(terms).sum(0) if len(terms) > 1 else terms[0])
                     parameters.append(parameter)
         stand_in: Tensor = _StandIn.apply(means.sum(), len(slopes), *slopes, *parameters)  # type: ignore[no-untyped-call]
         return stand_in

@@ -78,9 +78,8 @@ class MultiMNISTDataModule(PairedDigits, MirroredDataModule):
     """Multi-MNIST (Sabour et al., 2017; Sener & Koltun, 2018): each MNIST digit with another one laid over it.
 
     Primary task: the upper left digit. `PlaceTask` is the lower right one; `HumanLabels` are the 100 pairs. Digits
-    are paired inside each split. Mirror:
-    `root/mnist.npz` with train_images (60000, 28, 28), train_labels, test_images, test_labels. No augmentation. See
-    `ImageDataModule` for the other arguments.
+    are paired inside each split. Mirror: `root/mnist.npz` with train_images (60000, 28, 28), train_labels, test_images,
+    test_labels. No augmentation. See `ImageDataModule` for the other arguments.
 
     Args:
         image_size: side of the pairs; the papers' 28. VGG needs 32.

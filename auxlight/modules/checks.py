@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
 
 from auxlight.combiners import Combiner, WeightedSum
 from auxlight.datamodules.base import ImageDataModule
@@ -71,9 +71,13 @@ def check_combiner(combiner: Combiner, trainer: L.Trainer, data: ImageDataModule
             f"`combiner` {name} takes gradients that no loss scaling reaches. Found precision={trainer.precision}: "
             "use bf16-mixed or 32."
         )
-    strategy = trainer.strategy
-    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
+    if not holds_whole_parameters(trainer.strategy):
         raise InputError(
-            f"`combiner` {name} needs whole parameters on every device. Found {type(strategy).__name__}: set "
+            f"`combiner` {name} needs whole parameters on every device. Found {type(trainer.strategy).__name__}: set "
             "`trainer.strategy` to auto or ddp."
         )
+
+
+def holds_whole_parameters(strategy: Strategy) -> bool:
+    """Whether each device has all parameters, and gradients are averaged at most."""
+    return isinstance(strategy, SingleDeviceStrategy | DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)

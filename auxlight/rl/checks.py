@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any, cast
 
 import lightning as L
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -14,6 +13,7 @@ from auxlight.combiners import WeightedSum
 from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.labelers.agent import AgentLabels
+from auxlight.modules.checks import holds_whole_parameters
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.rl.rewards import InfluenceReward, Reward
 
@@ -62,7 +62,7 @@ def check_optimizers(trainer: L.Trainer) -> None:
 def check_trainer(trainer: L.Trainer, kind: type) -> None:
     """The trainer's settings that the game honours."""
     strategy = trainer.strategy
-    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
+    if not holds_whole_parameters(strategy):
         raise InputError(
             "RLAuxCallback works on one device, or on several by DDP. Found "
             f"{type(strategy).__name__}: set `trainer.strategy` to auto or ddp."
