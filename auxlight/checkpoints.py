@@ -1,6 +1,7 @@
 """Which checkpoints a run writes, and which it takes."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,34 @@ def check_model(path: str, asked_for: Namespace, merged: Namespace) -> None:
             f"{asked.get(key)!r}{f' and {len(differing) - 1} more' if len(differing) > 1 else ''}: use the run's own "
             "config, or start without the checkpoint."
         )
+
+
+def last_epoch(path: str) -> int:
+    """The epoch (from 0) during or after which a checkpoint of a fit was written."""
+    progress = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["loops"]["fit_loop"]["epoch_progress"]
+    return max(0, int(progress["current"]["started"]) - 1)
+
+
+def load_network(module: torch.nn.Module, path: str) -> None:
+    """Give a module the parameters and buffers of a checkpoint."""
+    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+
+
+def with_run_config(words: list[str]) -> list[str]:
+    """A command line that names a checkpoint but no config takes the config of the checkpoint's run.
+
+    Args:
+        words: of the command line, the subcommand first.
+    """
+    given = {word.split("=")[0]: (word.partition("=")[2] or following) for word, following in pairwise([*words, ""])}
+    path = given.get("--ckpt_path", "")
+    if words[:1] == ["label"] and not given.keys() & {"--ckpt_path", "--config", "-c", "--help", "-h"}:
+        raise InputError("`ckpt_path` must be the checkpoint of a run. Found none.")
+    if not path or given.keys() & {"--config", "-c", "--model", "--data", "--help", "-h"}:
+        return words
+    check_file(path)
+    config = Path(path).resolve().parent.parent / "config.yaml"
+    return [*words[:1], "--config", str(config), *words[1:]] if config.is_file() else words
 
 
 def _flat(value: Any, prefix: str = "model") -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""`auxlight fit|validate|test|predict --config METHOD.yaml [--config OVERLAY.yaml …] [--KEY VALUE …]`."""
+"""`auxlight fit|validate|test|predict|label --config METHOD.yaml [--config OVERLAY.yaml …] [--KEY VALUE …]`."""
 
 import logging
 import os
@@ -12,11 +12,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint
+from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint, with_run_config
 from auxlight.datamodules import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import HyperparameterTab
+from auxlight.inspection import Inspection
+from auxlight.labelling import AuxlightTrainer
 from auxlight.modules import AuxiliaryClassifier
 from auxlight.parser_errors import parser_cause
 from auxlight.prediction import PredictionWriter
@@ -26,12 +28,18 @@ from auxlight.progress import PhaseProgressBar
 class AuxlightCLI(LightningCLI):
     """LightningCLI with auxlight's links and defaults; after a fit it tests the checkpoint that validated best."""
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, and `label`."""
+        return {**LightningCLI.subcommands(), "label": {"model", "datamodule"}}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The data's hierarchy reaches the model; TensorBoard, checkpoints and bars are on by default."""
         parser.link_arguments(
             "data.hierarchy", "model.init_args.hierarchy", compute_fn=_block_sizes, apply_on="instantiate"
         )
         parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.add_lightning_class_args(Inspection, "inspection")
         parser.set_defaults(
             {
                 "trainer.logger": {
@@ -42,8 +50,14 @@ class AuxlightCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Keep what was asked for: Lightning then lays a checkpoint's own arguments over it."""
-        super().parse_arguments(parser, args)
+        """A checkpoint brings its run's config, where none is given.
+
+        What was asked for is kept: Lightning then lays the checkpoint's own arguments over it.
+        """
+        if args is None or isinstance(args, list):
+            self.config = parser.parse_args(with_run_config(sys.argv[1:] if args is None else args))
+        else:
+            super().parse_arguments(parser, args)
         self._asked_for = self.config[self.config.subcommand].model.clone()
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path:
@@ -99,6 +113,7 @@ def main(args: ArgsType = None) -> None:
         AuxlightCLI(
             AuxiliaryClassifier,
             ImageDataModule,
+            trainer_class=AuxlightTrainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,

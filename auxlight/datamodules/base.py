@@ -11,14 +11,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from auxlight.batch import Batch
-from auxlight.datamodules.images import BatchDataset, ImageSet, RawBatch
+from auxlight.datamodules.images import BatchDataset, Draw, ImageSet, RawBatch
 from auxlight.datamodules.pipeline import ImagePipeline
 from auxlight.datamodules.sampling import BatchSampler, balanced_subset, stratified_split
 from auxlight.datamodules.semi_supervised import PartlyLabelledDataset, PartlyLabelledSampler
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import save_plain_hyperparameters
-from auxlight.seeding import global_seed
+from auxlight.seeding import derive_seed, global_seed
 
 Split = Literal["train", "meta", "val", "test"]
 
@@ -157,6 +157,38 @@ class ImageDataModule(L.LightningDataModule):
     def image_shape(self) -> tuple[int, ...]:
         """(C, H, W) of the images, from `setup` on."""
         return tuple(self._splits["train"].images.image.shape[1:])
+
+    @property
+    def class_names(self) -> list[str]:
+        """(C) names of the primary classes; their numbers where nobody named them."""
+        return [str(y) for y in range(self.hierarchy.num_primary)]
+
+    @property
+    def auxiliary_names(self) -> list[str]:
+        """(K) names of the human sub-labels; their numbers where nobody named them."""
+        return [str(k) for k in range(self.hierarchy.num_auxiliary)]
+
+    def file_names(self, train: bool) -> list[str] | None:
+        """Of each official training or test image, where they come from files."""
+        return None
+
+    def split_size(self, split: Split) -> int:
+        """Number of images of a split; of the training split those whose labels are hidden count, too."""
+        self.setup()
+        return len(self._splits[split])
+
+    def sample(self, split: Split, size: int, seed: int) -> RawBatch:
+        """The same images of a split each time, at most `size`, in order and as they are.
+
+        Args:
+            split: "train", "meta", "val" or "test".
+            size: how many; all where there are fewer.
+            seed: of the choice.
+        """
+        self.setup()
+        dataset = self._splits[split]
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(derive_seed("sample", seed)))
+        return dataset[Draw(order[:size].sort().values, None)]
 
     def loader(
         self, split: Split, *, train: bool = False, stream: str = "main", batch_size: int | None = None

@@ -41,6 +41,11 @@ class CIFAR10DataModule(MirroredDataModule):
             **options,
         )
 
+    @property
+    def class_names(self) -> list[str]:
+        """Of the ten classes."""
+        return ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
     def torchvision_dataset(self, train: bool, download: bool) -> Any:
         """Torchvision's CIFAR10."""
         return datasets.CIFAR10(self.root, train, download=download)

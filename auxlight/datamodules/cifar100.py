@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from auxlight.datamodules.base import ImageOptions
-from auxlight.datamodules.cifar100_levels import Level, level_labels
+from auxlight.datamodules.cifar100_levels import FINE_CLASSES, SUPERCLASSES, Level, level_labels
 from auxlight.datamodules.images import ImageSet
 from auxlight.datamodules.mirrored import MirroredDataModule
 from auxlight.errors import InputError
@@ -48,6 +48,8 @@ class CIFAR100SuperclassDataModule(MirroredDataModule):
     ) -> None:
         hierarchy, self.fine_to_auxiliary = _hierarchy(primary_level, auxiliary_level, psi)
         self.fine_to_primary = level_labels(primary_level)
+        self.primary_level: Level = primary_level
+        self.auxiliary_level = auxiliary_level
         super().__init__(
             hierarchy,
             root=root,
@@ -56,6 +58,18 @@ class CIFAR100SuperclassDataModule(MirroredDataModule):
             std=(0.2, 0.2, 0.2),
             **options,
         )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the superclasses or the fine classes; MAXL's 3 and 10 have numbers."""
+        return _names(self.primary_level, self.fine_to_primary)
+
+    @property
+    def auxiliary_names(self) -> list[str]:
+        """The same of the sub-classes."""
+        if self.auxiliary_level is None or self.fine_to_auxiliary is None:
+            return super().auxiliary_names
+        return _names(self.auxiliary_level, self.fine_to_auxiliary)
 
     def torchvision_dataset(self, train: bool, download: bool) -> Any:
         """Torchvision's CIFAR100."""
@@ -73,6 +87,16 @@ class CIFAR100SuperclassDataModule(MirroredDataModule):
             )
         auxiliary = None if self.fine_to_auxiliary is None else self.fine_to_auxiliary[label]
         return ImageSet(image, self.fine_to_primary[label], auxiliary)
+
+
+def _names(level: Level, classes: Tensor) -> list[str]:
+    """Of the classes of a level, given the class of each fine one."""
+    superclass = list(SUPERCLASSES)
+    names = [str(number) for number in range(level)]
+    for fine, (own, parent) in enumerate(zip(classes.tolist(), level_labels(20).tolist(), strict=True)):
+        if level >= 20:
+            names[own] = FINE_CLASSES[fine] if level == 100 else superclass[parent]
+    return names
 
 
 def _hierarchy(

@@ -38,6 +38,16 @@ class DigitsDataModule(ImageDataModule):
             **options,
         )
 
+    @property
+    def class_names(self) -> list[str]:
+        """Even and odd."""
+        return ["even", "odd"]
+
+    @property
+    def auxiliary_names(self) -> list[str]:
+        """The digits, the even ones first."""
+        return list("0246813579")
+
     def load_split(self, train: bool) -> ImageSet:
         """The first 1,437 or the last 360 images."""
         from sklearn.datasets import load_digits  # slow to import, and only needed here

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,9 +13,8 @@ from auxlight.batch import Batch
 from auxlight.combiners import StepContext, TaskLosses
 from auxlight.combiners.base import mean_or_zero
 from auxlight.influence import ForwardMode
-from auxlight.networks.buffers import lent_buffers
+from auxlight.modules.aside import aside, labelled_tasks
 from auxlight.seeding import isolated_rng
-from auxlight.tasks import LabelledTask
 
 if TYPE_CHECKING:
     from auxlight.modules.classifier import AuxiliaryClassifier
@@ -38,13 +37,13 @@ def step_context(module: AuxiliaryClassifier, batch: Batch, seed: int | None = N
 
     def another() -> TaskLosses:
         further = module.next_batch(f"further batch {where}", "train")
-        with _aside(module, module.draw_seed("further", further)):
+        with aside(module, module.draw_seed("further", further)):
             features = module.features(further.image)
             return module.task_losses(features, module.primary_head(features), further)
 
     def judged() -> Tensor:
         judge = module.next_batch(f"judge {where}", module.combiner.judges_by or "train")
-        with _aside(module, module.draw_seed("judge", judge)):
+        with aside(module, module.draw_seed("judge", judge)):
             return mean_or_zero(module.known_losses(module(judge.image), judge))
 
     def derivatives(direction: Sequence[Tensor]) -> list[Tensor]:
@@ -63,24 +62,6 @@ def step_context(module: AuxiliaryClassifier, batch: Batch, seed: int | None = N
         return list(torch.split(tangents, network.sizes))
 
     return StepContext(shared, own, module.average, module.current_epoch, not plays, another, judged, derivatives)
-
-
-def labelled_tasks(module: AuxiliaryClassifier) -> list[LabelledTask]:
-    """Those of the module's tasks that have a labeler."""
-    return [task for task in module.tasks if isinstance(task, LabelledTask)]
-
-
-@contextmanager
-def _aside(module: AuxiliaryClassifier, seed: int) -> Iterator[None]:
-    """Forward passes of other images: labelled by the labelers, without a trace in buffers and random generators."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(isolated_rng(seed))
-        stack.enter_context(lent_buffers(module.modules()))
-        for task in labelled_tasks(module):
-            stack.enter_context(task.given(None))
-            stack.enter_context(task.labeler.at_rest())
-        yield
 
 
 class _SampleLosses(nn.Module):

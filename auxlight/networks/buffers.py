@@ -51,3 +51,15 @@ def put_into_place(left: list[Slot]) -> None:
             present.copy_(value)
         else:
             slots[name] = None if value is None else value.clone()
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a block; afterwards every submodule is in the mode in which it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.convolutions import ConvolutionOutputs
@@ -17,7 +17,7 @@ from auxlight.labelers.agent import AgentLabels
 from auxlight.lookahead import LookAhead, Position, SGDRule
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.modules.joint_losses import JointLosses, looks_through
-from auxlight.networks.buffers import Slot, lent_buffers, put_into_place
+from auxlight.networks.buffers import Slot, evaluation_mode, lent_buffers, put_into_place
 from auxlight.seeding import derive_seed, generator_states, global_seed, isolated_rng, set_generators
 from auxlight.tasks import LabelledTask
 
@@ -204,15 +204,3 @@ class ModuleLearner:
         """Of the next step's dropout masks, where they have to be drawn twice."""
         place = (self.trainer.current_epoch, self.trainer.global_rank, self._games, self._draws)
         return derive_seed(global_seed(), "step of the game", *place)
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a block; afterwards every submodule is in the mode in which it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
