@@ -25,6 +25,7 @@ from auxlight.datamodules import (
     CIFAR100SuperclassDataModule,
     DigitsDataModule,
     ImageDataModule,
+    ImageFolderDataModule,
     MultiDigitsDataModule,
     MultiMNISTDataModule,
     NpzDataModule,
@@ -34,6 +35,7 @@ from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hypergradient import DoubleBackward, LookAheadGradient, NeumannGradient
 from auxlight.influence import FiniteDifference, ForwardMode
+from auxlight.inspection import Inspection
 from auxlight.labelers import AgentLabels, HumanLabels, Labeler, LabelNetwork, RandomLabels, UniformLabels
 from auxlight.modules import AuxiLearnModule, AuxiliaryClassifier, MAXLModule, MultiHeadVGG, MultiHeadWideResNet
 from auxlight.networks import VGG, Head, LeNet, WideResNet
@@ -70,9 +72,11 @@ __all__ = [
     "Head",
     "HumanLabels",
     "ImageDataModule",
+    "ImageFolderDataModule",
     "ImprovementReward",
     "InfluenceReward",
     "InputError",
+    "Inspection",
     "LabelHierarchy",
     "LabelNetwork",
     "Labeler",

@@ -42,7 +42,7 @@ def label_images(module: AuxiliaryClassifier, data: ImageDataModule, epoch: int 
         Arrays in the order of splits and positions. split (N,) str: train, meta, val or test; index (N,) int64:
         position in the official training or test set; primary (N,) int64; label (N,) int64: the most probable
         auxiliary class; weight (N,) float32; probabilities (N, K) float32; human (N,) int64, where there are human
-        sub-labels; file (N,) str, where the images come from files.
+        sub-labels; path (N,) str, below `root`, where the images come from files.
 
     Raises:
         InputError: a module without a labeler.
@@ -73,7 +73,7 @@ def label_images(module: AuxiliaryClassifier, data: ImageDataModule, epoch: int 
         columns["split"] = np.full(len(order), split)
         files = data.file_names(train=split != "test")
         if files is not None:
-            columns["file"] = np.array(files)[columns["index"]]
+            columns["path"] = np.array(files)[columns["index"]]
         tables.append(columns)
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 

@@ -77,7 +77,7 @@ class VGG(nn.Module):
         if min(image.shape[-2:]) < 32:
             raise InputError(
                 "VGG's five pools need images of at least 32 × 32 pixels. "
-                f"Found {image.shape[-2]} × {image.shape[-1]}: enlarge them (NpzDataModule: `image_size: 32`)."
+                f"Found {image.shape[-2]} × {image.shape[-1]}: enlarge them by `data.image_size: 32`."
             )
         features: Tensor = self.layers(image)
         return features
