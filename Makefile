@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: fit test lint clean
+.PHONY: fit test lint docs clean
 
 fit: .venv/installed
 	$(BIN)/auxlight fit --config configs/wa_rl.yaml --config configs/data/digits.yaml --config configs/small.yaml
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
+
+docs: .venv/installed
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -21,4 +24,4 @@ lint: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv logs
+	rm -rf .venv logs docs/_build

@@ -1,7 +1,6 @@
 """Which checkpoints a run writes, and which it takes."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +57,6 @@ def last_epoch(path: str) -> int:
 def load_network(module: torch.nn.Module, path: str) -> None:
     """Give a module the parameters and buffers of a checkpoint."""
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
-
-
-def with_run_config(words: list[str]) -> list[str]:
-    """A command line that names a checkpoint but no config takes the config of the checkpoint's run.
-
-    Args:
-        words: of the command line, the subcommand first.
-    """
-    given = {word.split("=")[0]: (word.partition("=")[2] or following) for word, following in pairwise([*words, ""])}
-    path = given.get("--ckpt_path", "")
-    if words[:1] == ["label"] and not given.keys() & {"--ckpt_path", "--config", "-c", "--help", "-h"}:
-        raise InputError("`ckpt_path` must be the checkpoint of a run. Found none.")
-    if not path or given.keys() & {"--config", "-c", "--model", "--data", "--help", "-h"}:
-        return words
-    check_file(path)
-    config = Path(path).resolve().parent.parent / "config.yaml"
-    return [*words[:1], "--config", str(config), *words[1:]] if config.is_file() else words
 
 
 def _flat(value: Any, prefix: str = "model") -> Iterator[tuple[str, Any]]:

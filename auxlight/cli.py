@@ -12,7 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint, with_run_config
+from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint
 from auxlight.datamodules import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
@@ -23,6 +23,7 @@ from auxlight.modules import AuxiliaryClassifier
 from auxlight.parser_errors import parser_cause
 from auxlight.prediction import PredictionWriter
 from auxlight.progress import PhaseProgressBar
+from auxlight.run_config import FitConfig, with_run_config
 
 
 class AuxlightCLI(LightningCLI):
@@ -118,6 +119,7 @@ def main(args: ArgsType = None) -> None:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             seed_everything_default=0,
+            save_config_callback=FitConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [HyperparameterTab()]},
             parser_kwargs={"exit_on_error": False},

@@ -98,6 +98,8 @@ def test_other_subcommands_take_the_runs_own_config_as_well(folder, capsys):
     main(["test", "--ckpt_path", str(checkpoint)])
     assert "test/accuracy" in capsys.readouterr().out
     main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_epochs=2"])
+    for subcommand in ("test", "predict", "validate"):  # each leaves the run's config as it is
+        main([subcommand, "--ckpt_path", str(checkpoint)])
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
 
 

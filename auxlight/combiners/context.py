@@ -38,7 +38,7 @@ class StepContext:
         learns: whether a rule may learn from further batches now; not while an agent plays.
         another: the losses of a further training batch, with their graph.
         judged: the primary loss of a batch that the tasks are judged by, a scalar with its graph.
-        derivatives: of each task's `TaskLosses.samples` along a direction in the space of (*shared, *own).
+        derivatives: of each task's `TaskLosses.samples` along a direction in the space of ``(*shared, *own)``.
     """
 
     shared: Sequence[nn.Parameter]

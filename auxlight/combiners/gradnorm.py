@@ -16,7 +16,7 @@ from auxlight.errors import InputError
 class GradNorm(LearnedCombiner):
     """GradNorm (Chen et al., 2018).
 
-    L = Σ_m w_m L_m. After each step the weights take one on Σ_m |G_m − Ḡ·r_m^α|, where G_m = w_m ‖∇_W L_m‖ is the
+    L = Σ_m w_m L_m. After each step the weights take one on ``Σ_m |G_m − Ḡ·r_m^α|``, where G_m = w_m ‖∇_W L_m‖ is the
     length of the task's gradient for the last shared layer W, Ḡ their mean (a constant, as are the r_m), and r_m the
     task's inverse training rate: L_m over its value in the first step, relative to the mean of all tasks'. Then the
     weights are scaled to sum to M; none falls below 0.0001 before.

@@ -39,7 +39,7 @@ class ImageObservation:
         """What the agent sees of a batch.
 
         Returns:
-            (B, *shape) float32, beside (B,) primary labels where they are shown.
+            ``(B, *shape)`` float32, beside (B,) primary labels where they are shown.
 
         Raises:
             InputError: images of another shape.
@@ -56,7 +56,7 @@ class ImageObservation:
         return array if self.num_primary is None else {"seen": array, "primary": batch.primary.cpu().numpy()}
 
     def seen(self, learner: Learner, batch: Batch) -> Tensor:
-        """(B, *shape)."""
+        """``(B, *shape)``."""
         return batch.image
 
 
