@@ -77,6 +77,8 @@ class AuxlightCLI(LightningCLI):
         chosen = [str(c.class_path) for c in (callbacks if isinstance(callbacks, list) else [callbacks])]
         if trainer.enable_progress_bar is not False and not any(path.endswith("ProgressBar") for path in chosen):
             self.trainer_defaults["callbacks"].append(PhaseProgressBar())
+        if any(name.endswith("Inspection") for name in chosen):  # the user's own, instead of the default one
+            config.inspection.every_n_epochs = 0
         if self.subcommand == "fit" and path:
             run = Path(path).resolve().parent.parent
             logger = trainer.logger

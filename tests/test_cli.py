@@ -412,3 +412,18 @@ def test_a_defect_of_ours_is_not_mistaken_for_the_users(monkeypatch):
 
 def test_a_report_without_a_known_shape_is_kept_whole():
     assert parser_cause("Errors:\n  Subtypes: x") == "Errors: Subtypes: x"
+
+
+def test_an_inspection_among_the_callbacks_takes_the_place_of_the_default_one():
+    words = [*arguments("human", "data/digits"), "--data.num_train=200", "--trainer.callbacks+=auxlight.Inspection"]
+    main([*words, "--trainer.callbacks.num_images=7"])
+    assert len(event_tags().Images("confusion/primary")) == 1
+    assert len((next(Path("logs").rglob("metadata.tsv"))).read_text().splitlines()) == 8
+
+
+def test_inspection_is_configured_and_switched_off_by_arguments_of_its_own():
+    words = [*arguments("human", "data/digits"), "--data.num_train=200"]
+    main([*words, "--inspection.views=[auxlight.inspection.LabelUsage]"])
+    assert event_tags().Tags()["images"] == ["label_usage"]
+    main([*words, "--inspection.every_n_epochs=0", "--trainer.logger.name=other"])
+    assert event_tags("logs/other").Tags()["images"] == []
