@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from auxlight.cli import main
@@ -55,6 +56,11 @@ def mirrors(tmp_path):
     sub = labels(60, 6)
     own |= {"test_images": images(60), "test_primary": sub // 3, "test_auxiliary": sub}
     np.savez(root / "images.npz", **own)
+    for split, count in (("train", 40), ("test", 5)):  # and in folders
+        for name in ("cat/persian", "cat/siamese", "dog/beagle", "dog/pug"):
+            (root / split / name).mkdir(parents=True)
+            for i, image in enumerate(images(count)):
+                Image.fromarray(image[:, :30]).save(root / split / name / f"{i}.png")
     return root
 
 

@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 from tensorboard.program import TensorBoard
 
 from auxlight.cli import main
@@ -64,19 +62,6 @@ def commands(block, folder):
     return found
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """An image folder of two classes with two sub-classes each."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 40), ("test", 5)):
-        for name in ("cat/persian", "cat/siamese", "dog/beagle", "dog/pug"):
-            folder = tmp_path / "photos" / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(rng.integers(256, size=(36, 40, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    return tmp_path / "photos"
-
-
 def run(words, folders, look):
     """A command as written, from a folder that holds configs/, data/ and photos/, but short, and on one device."""
     short = {"5000": "300", **folders}
@@ -103,10 +88,10 @@ def run(words, folders, look):
 
 
 @pytest.mark.parametrize("page", with_blocks("bash"))
-def test_every_command_runs_in_the_order_of_the_page(page, mirrors, photos, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_every_command_runs_in_the_order_of_the_page(page, mirrors, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["auxlight"])
-    folders = {"data": str(mirrors), "photos": str(photos)}
+    folders = {"data": str(mirrors), "photos": str(mirrors)}
     for words in [words for block in blocks(page, "bash") for words in commands(block, tmp_path)]:
         run(words, folders, look=page == "docs/howto/look.md")
         said = {"predict": "Predictions of", "label": "Labels of"}.get(words[0], "test/accuracy")
