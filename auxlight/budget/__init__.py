@@ -1,0 +1,38 @@
+"""TABA, label budget allocation: which labels to buy before training, when they differ in price.
+
+No implementation of it is public. What its description leaves open is named *our reconstruction* where it stands.
+"""
+
+from auxlight.budget.allocate import allocate
+from auxlight.budget.curves import LearningCurve, fit_curve
+from auxlight.budget.gain import Gain, GeometricGain
+from auxlight.budget.heuristics import (
+    at_random,
+    cheapest_first,
+    equal_counts,
+    equal_spend,
+    heuristics,
+    main_only,
+    proportional,
+)
+from auxlight.budget.labels import LabelType, Plan
+from auxlight.budget.relatedness import information, relatedness
+
+__all__ = [
+    "Gain",
+    "GeometricGain",
+    "LabelType",
+    "LearningCurve",
+    "Plan",
+    "allocate",
+    "at_random",
+    "cheapest_first",
+    "equal_counts",
+    "equal_spend",
+    "fit_curve",
+    "heuristics",
+    "information",
+    "main_only",
+    "proportional",
+    "relatedness",
+]

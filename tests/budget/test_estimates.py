@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from scipy.optimize import curve_fit
+
+from auxlight import InputError
+from auxlight.budget import LabelType, fit_curve, information, relatedness
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.5, 0.7, 0.85, 0.93])
+def test_the_rate_of_a_noisy_curve_is_found(beta):
+    counts = np.repeat(np.arange(1, 13) * 50, 5)
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(0, 0.002, size=len(counts))
+        curve = fit_curve(counts, 0.8 - 0.5 * beta ** (counts / 50) + noise)
+        assert curve.beta == pytest.approx(beta, abs=0.02)
+        assert curve.block == 50 and curve.error < 0.004
+
+
+def test_it_is_the_least_squares_fit_of_scipy():
+    rng = np.random.default_rng(0)
+    counts = np.arange(1, 16) * 10.0
+    for _ in range(20):
+        a, b, beta = rng.uniform(0.5, 1), rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.9)
+        metrics = a - b * beta ** (counts / 10) + rng.normal(0, 0.01, size=15)
+        expected, _ = curve_fit(lambda n, a, b, beta: a - b * beta ** (n / 10), counts, metrics, p0=(a, b, beta))
+        found = fit_curve(counts, metrics)
+        assert (found.ceiling, found.scale, found.beta) == pytest.approx(tuple(expected), abs=1e-3)
+        np.testing.assert_allclose(found(counts), expected[0] - expected[1] * expected[2] ** (counts / 10), atol=1e-3)
+
+
+def test_a_curve_that_falls_has_no_scale():
+    curve = fit_curve([10, 20, 30, 40], [0.5, 0.4, 0.3, 0.2])
+    assert curve.scale == 0 and 0 < curve.beta < 1
+
+
+def seeds(rng, count, noise=0.01):
+    """Task 0 helps task 1 by 10 %, task 2 helps nobody; task 1 harms task 0."""
+    truth = np.array([[0.0, 0.10, 0.0], [-0.08, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    single = 0.6 + rng.normal(0, noise, size=(count, 3))
+    joint = single[:, None, :] * (1 + truth) + rng.normal(0, noise, size=(count, 3, 3))
+    return single, joint
+
+
+def test_a_planted_helpful_pair_is_found_and_useless_ones_are_not():
+    rng = np.random.default_rng(0)
+    found, useless = 0, 0
+    for _ in range(200):
+        related = relatedness(*seeds(rng, 5))
+        assert np.diag(related).tolist() == [1, 1, 1] and (related >= 0).all()
+        assert related[0, 1] == 0 or related[0, 1] == pytest.approx(0.10, abs=0.06)
+        found += related[0, 1] > 0
+        useless += int((related[2, :2] > 0).sum() + (related[:2, 2] > 0).sum())
+        assert related[1, 0] == 0
+    assert found >= 195
+    assert useless / 800 < 0.1  # of Student's t with four degrees of freedom 5.8 % lie above 2
+
+
+def test_without_significance_every_positive_mean_counts():
+    single = np.full((3, 2), 0.5)
+    joint = np.full((3, 2, 2), 0.5)
+    joint[:, 0, 1] = [0.4, 0.5, 0.7]
+    assert relatedness(single, joint)[0, 1] == 0
+    assert relatedness(single, joint, significance=0)[0, 1] == pytest.approx(0.2 / 3)
+
+
+def test_information_is_weighed_by_the_priorities():
+    types = [LabelType("a", priority=2), LabelType("b"), LabelType("c", priority=0)]
+    related = np.array([[1, 0.5, 3], [0.1, 1, 3], [0, 0, 1]])
+    assert information(types, related) == pytest.approx([2.5, 1.2, 0])
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda: fit_curve([1, 2], [0.1, 0.2]), "three or more"),
+        (lambda: fit_curve([1, 2, 3], [0.1, 0.2]), "2 metrics"),
+        (lambda: fit_curve([1, 2, 3], [0.1, float("nan"), 0.2]), "nan at 2 labels"),
+        (lambda: fit_curve([1, 2, 3], [0.1, 0.2, 0.3], block=0), "`block`"),
+        (lambda: relatedness(np.ones((2, 2)), np.ones((2, 2, 2))), "three seeds"),
+        (lambda: relatedness(np.ones((3, 2)), np.ones((3, 2))), "shape"),
+        (lambda: relatedness(np.full((3, 2), np.nan), np.ones((3, 2, 2))), "finite"),
+        (lambda: relatedness(np.zeros((3, 2)), np.ones((3, 2, 2))), "above 0"),
+        (lambda: information([LabelType("a")], np.ones((2, 2))), "`related`"),
+    ],
+)
+def test_each_mistake_gets_one_line(make, part):
+    with pytest.raises(InputError) as error:
+        make()
+    assert part in str(error.value) and "\n" not in str(error.value)
