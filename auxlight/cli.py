@@ -12,6 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from auxlight.budget import cli as budget
 from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint
 from auxlight.datamodules import ImageDataModule
 from auxlight.errors import InputError
@@ -113,6 +114,10 @@ def main(args: ArgsType = None) -> None:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as for `python -m`: class paths reach the user's own files
     try:
+        words = sys.argv[1:] if args is None else args
+        if isinstance(words, list) and words[:1] == ["budget"]:
+            budget.main(words[1:])
+            return
         AuxlightCLI(
             AuxiliaryClassifier,
             ImageDataModule,

@@ -1,0 +1,129 @@
+"""`auxlight budget [simulate] --config STUDY.yaml [--KEY VALUE …]`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import (
+    ActionConfigFile,  # type: ignore[attr-defined]
+    ArgumentParser,
+)
+
+from auxlight.budget.estimate import Estimate
+from auxlight.budget.labels import Plan
+from auxlight.budget.study import BudgetStudy
+from auxlight.errors import InputError
+
+
+def main(words: Sequence[str]) -> None:
+    """Estimate, allocate and print the plan; with `simulate` buy, train and compare.
+
+    Args:
+        words: of the command line, after `budget`.
+    """
+    simulate = bool(words) and words[0] == "simulate"
+    parser = ArgumentParser(
+        prog=f"auxlight budget{' simulate' if simulate else ''}",
+        description="Which labels to buy with a budget: TABA's plan beside those of the heuristics"
+        + (", and what each is worth once the labels are bought." if simulate else "."),
+        exit_on_error=False,
+    )
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of the study.")
+    parser.add_class_arguments(BudgetStudy, None)
+    parser.add_argument("--seed", type=int, default=0, help="Of the seed set and the estimates of a plan.")
+    parser.add_argument("--output", type=str | None, default=None, help="JSON file; in the study's folder by default.")
+    if simulate:
+        parser.add_argument("--seeds", type=int, default=5, help="How often the whole simulation is repeated.")
+    arguments = parser.parse_args(list(words[1:] if simulate else words))
+    found = parser.instantiate_classes(arguments).as_dict()
+    own = {key: found.pop(key, None) for key in ("config", "seed", "output", "seeds")}
+    study = BudgetStudy(**found)
+    if simulate:
+        result = study.simulate(own["seeds"])
+        print(comparison_table(result))
+    else:
+        result = plan_of(study, own["seed"])
+        print(plan_table(result))
+    path = Path(own["output"] or study.folder / ("simulation.json" if simulate else "plan.json"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"\nWritten to {path}")
+
+
+def plan_of(study: BudgetStudy, seed: int = 0) -> dict[str, Any]:
+    """Plans and what they rest on, as plain values."""
+    estimate = study.estimate(seed)
+    plans = study.plans(estimate, seed)
+    if plans[0].spend > plans[0].budget:
+        raise InputError("A plan must not overspend.")
+    return {
+        "budget": float(plans[0].budget),
+        "types": [_type_row(study, estimate, i, plans[0]) for i in range(len(study.types))],
+        "plans": [
+            {
+                "strategy": plan.strategy,
+                "counts": dict(plan.counts),
+                "spend": float(plan.spend),
+                "information": study.expected(plan, estimate),
+            }
+            for plan in plans
+        ],
+        "relatedness": estimate.related.tolist(),
+        "curves": {
+            one.name: {
+                **curve._asdict(),
+                "counts": estimate.points[one.name][0],
+                "metrics": estimate.points[one.name][1],
+            }
+            for one, curve in zip(study.types, estimate.curves, strict=True)
+        },
+    }
+
+
+def _type_row(study: BudgetStudy, estimate: Estimate, i: int, plan: Plan) -> dict[str, Any]:
+    one = study.types[i]
+    return {
+        "name": one.name,
+        "cost": float(one.price),
+        "information": estimate.information[i],
+        "reduction_rate": estimate.curves[i].beta,
+        "block": estimate.curves[i].block,
+        "count": plan.counts[one.name],
+        "spend": float(one.price * plan.counts[one.name]),
+    }
+
+
+def plan_table(result: dict[str, Any]) -> str:
+    """The plan, and below it what each strategy would buy."""
+    rows = [["label type", "cost", "information", "reduction rate", "buy", "spend"]]
+    rows += [
+        [row["name"], f"{row['cost']:g}", f"{row['information']:.3f}",
+         f"{row['reduction_rate']:.3f} per {row['block']:g}", str(row["count"]), f"{row['spend']:g}"]
+        for row in result["types"]
+    ]  # fmt: skip
+    names = [row["name"] for row in result["types"]]
+    best = result["plans"][0]["information"]
+    others = [["strategy", *names, "spend", "expected gain", "of TABA's"]]
+    others += [
+        [plan["strategy"], *(str(plan["counts"][name]) for name in names), f"{plan['spend']:g}",
+         f"{plan['information']:.3f}", f"{plan['information'] / best:.0%}" if best else ""]
+        for plan in result["plans"]
+    ]  # fmt: skip
+    return f"Budget {result['budget']:g}\n\n{_aligned(rows)}\n\n{_aligned(others)}"
+
+
+def comparison_table(result: dict[str, Any]) -> str:
+    """Relative gains over the seed set alone, with 95 % intervals over seeds."""
+    rows = [["strategy", "relative gain", "TABA's gain is larger by"]]
+    for row in result["comparison"]:
+        gain = f"{row['gain']:+.1%} ± {row['interval']:.1%}"
+        behind = "" if row["strategy"] == "TABA" else f"{row['behind']:+.1%} ± {row['behind_interval']:.1%}"
+        rows.append([row["strategy"], gain, behind])
+    return f"{result['seeds']} seeds, mean ± half of the 95 % confidence interval\n\n{_aligned(rows)}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
