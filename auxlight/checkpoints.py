@@ -50,8 +50,13 @@ def check_model(path: str, asked_for: Namespace, merged: Namespace) -> None:
 
 def last_epoch(path: str) -> int:
     """The epoch (from 0) during or after which a checkpoint of a fit was written."""
-    progress = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["loops"]["fit_loop"]["epoch_progress"]
-    return max(0, int(progress["current"]["started"]) - 1)
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        return max(0, int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["started"]) - 1)
+    except KeyError as error:
+        raise InputError(
+            f"`ckpt_path` must say which epoch it is of. Found {path} without: use `--view plain`."
+        ) from error
 
 
 def load_network(module: torch.nn.Module, path: str) -> None:

@@ -160,6 +160,8 @@ def _silence_expected_warnings() -> None:
         ".*module.s. in eval mode at the start of training.*",  # an agent acts in evaluation mode
         ".*smaller than the logging interval.*",  # everything is logged by epoch
         ".*LeafSpec.*is deprecated.*",  # between Lightning 2.6 and newer torch
+        ".*torch.jit.script.*is deprecated.*",  # in torch's own forward mode
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
     ):
         warnings.filterwarnings("ignore", message)
     messages = logging.getLogger("lightning.pytorch.utilities.rank_zero")

@@ -79,6 +79,25 @@ def batch_entropy(probabilities: Tensor) -> Tensor:
     return (mean * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()).sum()
 
 
+def decided_label(probabilities: Tensor, tolerance: float = 1e-6) -> Tensor:
+    """The most probable class of each row, and −1 where no class is more probable than all others.
+
+    An agent that names a class outside of an image's block leaves the block uniform (RL-AUX), as `UniformLabels` do:
+    neither names a class.
+
+    Args:
+        probabilities: (B, K).
+        tolerance: by how much the first must exceed the second.
+
+    Returns:
+        (B,) int64.
+    """
+    if probabilities.shape[-1] == 1:
+        return torch.zeros_like(probabilities[..., 0], dtype=torch.int64)
+    top = probabilities.topk(2, dim=-1)
+    return top.indices[..., 0].where(top.values[..., 0] - top.values[..., 1] > tolerance, -1)
+
+
 def sample_weight(level: Tensor, low: float = -5.0, high: float = 5.0) -> Tensor:
     """Weight of a sample from a level u in [0, 1] (RL-AUX Eq. 8): w = 2^((high − low)·u + low), by default 2^(10u − 5).
 

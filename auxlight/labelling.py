@@ -16,9 +16,11 @@ from auxlight.checkpoints import check_file, last_epoch, load_network
 from auxlight.datamodules.base import ImageDataModule, Split
 from auxlight.datamodules.sampling import BatchSampler
 from auxlight.errors import InputError
+from auxlight.functional import decided_label
 from auxlight.modules.aside import aside
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.networks.buffers import evaluation_mode
+from auxlight.run_config import differences
 
 SPLITS: tuple[Split, ...] = ("train", "meta", "val", "test")
 View = Literal["trained", "plain"]
@@ -29,8 +31,8 @@ def label_images(module: AuxiliaryClassifier, data: ImageDataModule, epoch: int 
 
     Labels are those of the networks as they are, in evaluation mode. A labeler that does not change during an epoch
     and has eyes of its own (an agent; fixed random, uniform and human labels) gave exactly these in that epoch; one
-    that learns from batch to batch (a label network, an online agent) or looks at the main network's features has
-    moved on since.
+    that learns from batch to batch (a label network, an online agent), looks at the main network's features or draws
+    anew each time (`RandomLabels(fixed=False)`) has moved on since. Of several tasks with labels the first one's.
 
     Args:
         module: with a labeler; its device is used.
@@ -41,8 +43,9 @@ def label_images(module: AuxiliaryClassifier, data: ImageDataModule, epoch: int 
     Returns:
         Arrays in the order of splits and positions. split (N,) str: train, meta, val or test; index (N,) int64:
         position in the official training or test set; primary (N,) int64; label (N,) int64: the most probable
-        auxiliary class; weight (N,) float32; probabilities (N, K) float32; human (N,) int64, where there are human
-        sub-labels; path (N,) str, below `root`, where the images come from files.
+        auxiliary class, −1 where none is (an agent named a class outside of the block, or labels are uniform); weight
+        (N,) float32; probabilities (N, K) float32; human (N,) int64, where there are human sub-labels; path (N,) str,
+        below `root`, where the images come from files.
 
     Raises:
         InputError: a module without a labeler.
@@ -60,7 +63,7 @@ def label_images(module: AuxiliaryClassifier, data: ImageDataModule, epoch: int 
             for batch in _batches(module, data, split, epoch if split == "train" else None):
                 batch = batch.select(batch.primary >= 0)
                 target = task.labeler(batch, module.features(batch.image))
-                found = {"index": batch.index, "primary": batch.primary, "label": target.probabilities.argmax(1)}
+                found = {"index": batch.index, "primary": batch.primary, "label": decided_label(target.probabilities)}
                 found |= {"weight": target.weight.float(), "probabilities": target.probabilities.float()}
                 if batch.auxiliary is not None:
                     found["human"] = batch.auxiliary
@@ -106,7 +109,8 @@ class AuxlightTrainer(L.Trainer):
             model: with a labeler.
             datamodule: whose images are to be labelled.
             ckpt_path: checkpoint of the run.
-            output: .npz file, with the arrays that `auxlight.labelling.label_images` returns.
+            output: .npz file, with the arrays that `auxlight.labelling.label_images` returns, class_names (C,) and
+                psi (C,).
             view: "trained": training images as the checkpoint's epoch augmented them, so that their labels are those
                 that it trained with; "plain": as they are.
             weights_only: not read; a fit's config has it.
@@ -117,16 +121,30 @@ class AuxlightTrainer(L.Trainer):
         if not ckpt_path:
             raise InputError("`ckpt_path` must be the checkpoint of a run. Found none.")
         check_file(ckpt_path)
+        if not Path(ckpt_path).is_file():
+            raise InputError(f"`ckpt_path` of `label` must be a file. Found {ckpt_path}.")
         if view not in ("trained", "plain"):
             raise InputError(f"`view` must be 'trained' or 'plain'. Found view={view!r}.")
         path = Path(output)
         if path.suffix != ".npz":
             raise InputError(f"`output` must be a .npz file. Found output={output!r}.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise InputError(
+                f"`output` must be a file that can be written. Found {output}: {error.strerror}."
+            ) from error
         load_network(model, ckpt_path)
+        for difference in differences(ckpt_path, datamodule.batch_size) if view == "trained" else ():
+            print(f"Note: {difference}: training images get other crops than in the run. `--view plain` has none.")
         model.to(self.strategy.root_device)
         datamodule.prepare_data()
         labels = label_images(model, datamodule, last_epoch(ckpt_path) if view == "trained" else None)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **cast(dict[str, Any], labels))
+        names = {"class_names": np.array(datamodule.class_names), "psi": np.array(datamodule.hierarchy.psi)}
+        np.savez(path, **cast(dict[str, Any], labels | names))
+        left_out = sum(map(datamodule.split_size, SPLITS)) - len(labels["index"])
         print(f"Labels of {len(labels['index'])} images: {path}")
+        if left_out:
+            print(f"Left out: {left_out} images whose primary class is hidden.")
         return labels

@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from auxlight.datamodules import ImageDataModule
 from auxlight.modules.classifier import Prediction
 
 
 class PredictionWriter(BasePredictionWriter):
     """Writes the predictions of a data set to one .npz file.
 
-    Arrays: index (N,), position in the split; primary (N,), predicted class; probabilities (N, C). On several devices
-    each writes the images that it saw, with its rank in the file's name.
+    Arrays: index (N,), position in the test set; primary (N,), predicted class; probabilities (N, C); class_names (C,);
+    path (N,), below `root`, where the images come from files. On several devices each writes the images that it saw,
+    with its rank in the file's name.
 
     Args:
         path: of the file.
@@ -39,11 +41,18 @@ class PredictionWriter(BasePredictionWriter):
             path = path.with_stem(f"{path.stem}_rank{trainer.global_rank}")
         path.parent.mkdir(parents=True, exist_ok=True)
         columns = Prediction(*(torch.cat(parts).cpu() for parts in zip(*predictions, strict=True)))
+        data = getattr(trainer, "datamodule", None)
+        more: dict[str, Any] = {}
+        if isinstance(data, ImageDataModule):
+            more["class_names"] = np.array(data.class_names)
+            if (files := data.file_names(train=False)) is not None:
+                more["path"] = np.array(files)[columns.index.numpy()]
         np.savez(
             path,
             index=columns.index.numpy(),
             primary=columns.primary.numpy(),
             probabilities=columns.probabilities.float().numpy(),
+            **more,
         )
         if trainer.is_global_zero:
             print(f"Predictions of {len(columns.index)} images: {path}")

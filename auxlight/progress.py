@@ -17,5 +17,6 @@ class PhaseProgressBar(TQDMProgressBar):
 
     def on_exception(self, *args: Any) -> None:
         """End the bar's line, so that what is said next has one of its own."""
-        with contextlib.suppress(TypeError):  # raised while there is no bar yet
-            self.train_progress_bar.close()
+        for name in ("train_progress_bar", "val_progress_bar"):
+            with contextlib.suppress(TypeError):  # raised while there is no bar yet
+                getattr(self, name).close()

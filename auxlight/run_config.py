@@ -2,12 +2,15 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
 from auxlight.checkpoints import check_file
 from auxlight.errors import InputError
+from auxlight.seeding import global_seed
 
 
 class FitConfig(SaveConfigCallback):
@@ -20,17 +23,70 @@ class FitConfig(SaveConfigCallback):
 
 
 def with_run_config(words: list[str]) -> list[str]:
-    """A command line that names a checkpoint but no config takes the config of the checkpoint's run.
+    """A command line that names a checkpoint begins with the config of the checkpoint's run; its own go over that.
+
+    Not where one of its own names a model: it is complete.
 
     Args:
         words: of the command line, the subcommand first.
+
+    Raises:
+        InputError: `label` without a checkpoint, or a checkpoint without a config and none given.
     """
-    given = {word.split("=")[0]: (word.partition("=")[2] or following) for word, following in pairwise([*words, ""])}
+    pairs = [(word.split("=")[0], word.partition("=")[2] or following) for word, following in pairwise([*words, ""])]
+    given = dict(pairs)
+    if given.keys() & {"--help", "-h"}:
+        return words
+    configs = [value for key, value in pairs if key in ("--config", "-c")]
     path = given.get("--ckpt_path", "")
-    if words[:1] == ["label"] and not given.keys() & {"--ckpt_path", "--config", "-c", "--help", "-h"}:
+    if words[:1] == ["label"] and not path and not configs:
         raise InputError("`ckpt_path` must be the checkpoint of a run. Found none.")
-    if not path or given.keys() & {"--config", "-c", "--model", "--data", "--help", "-h"}:
+    if not path or "--model" in given or any("model" in _read(Path(config)) for config in configs):
         return words
     check_file(path)
-    config = Path(path).resolve().parent.parent / "config.yaml"
-    return [*words[:1], "--config", str(config), *words[1:]] if config.is_file() else words
+    if not Path(path).is_file():  # one of Lightning's keywords
+        return words
+    config = run_config(path)
+    if not config.is_file():
+        if configs:
+            return words
+        raise InputError(f"`--config` must be given: the run of {path} has left none. Found no {config}.")
+    return [*words[:1], "--config", str(config), *words[1:]]
+
+
+def run_config(ckpt_path: str) -> Path:
+    """Where the config of a checkpoint's run lies."""
+    return Path(ckpt_path).resolve().parent.parent / "config.yaml"
+
+
+def differences(ckpt_path: str, batch_size: int) -> list[str]:
+    """In what a run differs from this process, of all that its augmentations depend on.
+
+    Args:
+        ckpt_path: of the run.
+        batch_size: of this process.
+    """
+    config = _read(run_config(ckpt_path))
+    trainer, data = config.get("trainer") or {}, config.get("data") or {}
+    compared = {
+        "seed_everything": (config.get("seed_everything"), global_seed()),
+        "data.batch_size": ((data.get("init_args") or {}).get("batch_size"), batch_size),
+    }
+    found = [
+        f"{name} was {run} in the run, and is {now} here"
+        for name, (run, now) in compared.items()
+        if run not in (None, now)
+    ]
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    if str(devices) not in ("1", "auto", "None") or str(nodes) not in ("1", "None"):
+        found.append(f"the run had devices={devices}, num_nodes={nodes}")
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A config as plain values; nothing of one that cannot be read, which the parser will say."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from auxlight.functional import batch_entropy, focal_loss, masked_softmax, sample_weight
+from auxlight.functional import batch_entropy, decided_label, focal_loss, masked_softmax, sample_weight
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 3.0)
 LOGITS = {
@@ -259,3 +259,9 @@ def test_sample_weight_gradient():
     sample_weight(level).sum().backward()
     for u, slope in zip(level.tolist(), level.grad.tolist(), strict=True):
         assert slope == pytest.approx((2 ** (10 * (u + 1e-6) - 5) - 2 ** (10 * (u - 1e-6) - 5)) / 2e-6, rel=1e-7)
+
+
+def test_a_label_is_decided_where_one_class_is_the_most_probable():
+    probabilities = torch.tensor([[0.2, 0.5, 0.3], [0.5, 0.5, 0.0], [1 / 3] * 3, [0.0, 0.0, 1.0]])
+    assert decided_label(probabilities).tolist() == [1, -1, -1, 2]
+    assert decided_label(torch.ones(2, 1)).tolist() == [0, 0]

@@ -19,6 +19,7 @@ from auxlight import (
     RLAuxCallback,
 )
 from auxlight.cli import main
+from auxlight.functional import decided_label
 from auxlight.labelling import label_images
 from tests.quiet import TRAINER
 from tests.test_cli import arguments, mirrors  # noqa: F401
@@ -79,10 +80,11 @@ def test_labels_are_those_that_the_last_epoch_trained_with(method, folder, capsy
     assert len(Used.epochs[1]) == 240  # the last batch would have been incomplete
     for index, (probabilities, weight) in Used.epochs[1].items():
         assert np.array_equal(found["probabilities"][place[index]], probabilities.numpy())
-        assert found["label"][place[index]] == probabilities.argmax()
+        assert found["label"][place[index]] == decided_label(probabilities[None])
         assert found["weight"][place[index]] == weight
     parity = DigitsDataModule().load_split(True).primary[found["index"][:250]]
     assert np.array_equal(found["primary"][:250], parity.numpy())
+    assert found["class_names"].tolist() == ["even", "odd"] and found["psi"].tolist() == [5, 5]
     if method == "pixels":  # where the crop matters, so that the check above means something
         main(["label", f"--ckpt_path={checkpoint}", "--view=plain", "--output=plain.npz"])
         plain = np.load("plain.npz")
@@ -162,3 +164,57 @@ def test_in_a_script_a_trained_agent_labels_where_it_stands():
 def test_the_single_task_is_refused_in_a_script_as_well():
     with pytest.raises(InputError, match="must have a labeler"):
         label_images(MultiHeadVGG((5, 5), **SMALL), DigitsDataModule())
+
+
+@pytest.fixture
+def checkpoint(folder):
+    main([*arguments("random", "data/digits"), "--data.num_train=100", "--data.batch_size=20"])
+    return next(Path("logs").rglob("last.ckpt"))
+
+
+def test_crops_that_cannot_be_the_runs_are_noted(checkpoint, capsys):
+    main(["label", f"--ckpt_path={checkpoint}"])
+    assert "Note" not in capsys.readouterr().out
+    main(["label", f"--ckpt_path={checkpoint}", "--seed_everything=7", "--data.batch_size=10"])
+    out = capsys.readouterr().out
+    assert "seed_everything was 0 in the run, and is 7 here" in out and "data.batch_size was 20" in out
+    main(["label", f"--ckpt_path={checkpoint}", "--seed_everything=7", "--view=plain"])
+    assert "Note" not in capsys.readouterr().out
+
+
+def test_what_is_given_beside_a_checkpoint_lies_over_its_runs_config(checkpoint, capsys):
+    Path("over.yaml").write_text("data: {init_args: {num_train: 60}}")
+    main(["label", f"--ckpt_path={checkpoint}", "--config=over.yaml", "--output=over.npz"])
+    assert (np.load("over.npz")["split"] == "train").sum() == 60
+
+
+def test_hidden_labels_are_counted(folder, capsys):
+    main([*arguments("human", "data/digits"), "--data.num_train=200", "--data.num_labelled=60", "--data.batch_size=20"])
+    main(["label", f"--ckpt_path={next(Path('logs').rglob('last.ckpt'))}"])
+    out = capsys.readouterr().out
+    assert "Labels of 564 images" in out and "Left out: 140 images" in out
+
+
+def ends_with_one_line(words, capsys, *parts):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert stop.value.code == 2 and len(lines) == 1 and all(part in lines[0] for part in parts), lines
+
+
+def test_mistakes_about_files_end_with_one_line(checkpoint, capsys, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    del content["loops"]
+    bare = checkpoint.with_name("bare.ckpt")
+    torch.save(content, bare)
+    ends_with_one_line(["label", f"--ckpt_path={bare}"], capsys, "which epoch", "--view plain")
+    main(["label", f"--ckpt_path={bare}", "--view=plain"])
+    words = [*arguments("random", "data/digits", subcommand="label")[:-4], "--ckpt_path=last"]
+    ends_with_one_line(words, capsys, "must be a file", "last")
+    Path("isfile").touch()
+    ends_with_one_line(["label", f"--ckpt_path={checkpoint}", "--output=isfile/x.npz"], capsys, "`output`", "isfile")
+    moved = tmp_path / "moved.ckpt"
+    moved.write_bytes(checkpoint.read_bytes())
+    ends_with_one_line(["label", f"--ckpt_path={moved}"], capsys, "`--config` must be given", "config.yaml")
+    ends_with_one_line(["fit"], capsys, "configs/<method>.yaml")

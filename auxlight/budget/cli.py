@@ -5,10 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import (
-    ActionConfigFile,  # type: ignore[attr-defined]
-    ArgumentParser,
-)
+from jsonargparse import ArgumentParser
 
 from auxlight.budget.estimate import Estimate
 from auxlight.budget.labels import Plan
@@ -29,14 +26,14 @@ def main(words: Sequence[str]) -> None:
         + (", and what each is worth once the labels are bought." if simulate else "."),
         exit_on_error=False,
     )
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file of the study.")
+    parser.add_argument("-c", "--config", action="config", help="YAML file of the study.")
     parser.add_class_arguments(BudgetStudy, None)
     parser.add_argument("--seed", type=int, default=0, help="Of the seed set and the estimates of a plan.")
     parser.add_argument("--output", type=str | None, default=None, help="JSON file; in the study's folder by default.")
     if simulate:
         parser.add_argument("--seeds", type=int, default=5, help="How often the whole simulation is repeated.")
     arguments = parser.parse_args(list(words[1:] if simulate else words))
-    found = parser.instantiate_classes(arguments).as_dict()
+    found = parser.instantiate(arguments).as_dict()
     own = {key: found.pop(key, None) for key in ("config", "seed", "output", "seeds")}
     study = BudgetStudy(**found)
     if simulate:

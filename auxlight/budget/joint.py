@@ -2,8 +2,9 @@
 
 import logging
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -23,9 +24,10 @@ Predictor = Callable[[Tensor], dict[str, Tensor]]
 Metric = Callable[[Tensor, Tensor], float]
 
 
-class Training(Protocol):
-    """Trains a network on some tasks; one of your own is any such function."""
+class Training(ABC):
+    """Trains a network on some tasks; one of your own is one class."""
 
+    @abstractmethod
     def __call__(self, train: TaskImages, classes: Mapping[str, int], tasks: Sequence[str], seed: int) -> Predictor:
         """Train.
 
@@ -111,7 +113,7 @@ class JointClassifier(L.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.lr)
 
 
-class JointTraining:
+class JointTraining(Training):
     """So many steps of a `JointClassifier`, whatever the number of labels.
 
     Args:

@@ -1,5 +1,6 @@
 """The user's own images, in folders."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
@@ -80,6 +81,9 @@ class ImageFolderDataModule(ImageDataModule):
             positions = stratified_split(strata, "test_split", test_split, options.get("seed", 0))
             found, held_out = ([found[i] for i in part.tolist()] for part in positions)
         self._filed = {True: found, False: held_out}
+        absent = sorted(set(self._class_names) - {filed.primary for filed in held_out})
+        if absent:
+            warnings.warn(f"{test} has no image of class {absent[0]!r}, whose metrics will be 0.", stacklevel=2)
         super().__init__(hierarchy, root=root, flip=flip, mean=mean, std=std, **options)
 
     @property

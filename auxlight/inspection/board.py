@@ -47,8 +47,9 @@ class Board:
             self.image(name, np.asarray(canvas.buffer_rgba())[..., :3])
 
     def histogram(self, name: str, values: Tensor) -> None:
-        """A distribution of values (N,)."""
-        for writer in self._writers:
+        """A distribution of values (N,); of those that are finite."""
+        values = values[values.isfinite()]
+        for writer in self._writers if len(values) else ():
             writer.add_histogram(name, values, self.step)
 
     def embedding(

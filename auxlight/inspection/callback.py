@@ -1,5 +1,6 @@
 """Shows what was learned while it is learned."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ class Inspection(L.Callback):
     """Every n epochs and at the end, views of the labels, weights, gradients and features go to the loggers.
 
     Scalars reach any logger, pictures only TensorBoard. It works with any labeler, and with none; weights, random
-    generators and statistics are as they would be without it. On several devices the first one shows its own images.
+    generators and statistics are as they would be without it, and a view that fails ends in a warning. Of several tasks
+    with labels the first one is looked at; on several devices the first one shows its own images.
 
     Args:
         every_n_epochs: 0 for never. (TensorBoard keeps ten pictures of a kind: those of the papers' 200 epochs.)
@@ -92,7 +94,11 @@ class Inspection(L.Callback):
         board = Board(trainer.loggers, trainer.global_step - 1)
         evidence = gather(trainer, module, data, self.num_images, self.seed, self._recorder.labels())
         for view in views:
-            view.show(evidence, board)
+            try:
+                view.show(evidence, board)
+            except Exception as error:  # a picture that fails must not cost the run
+                name = type(view).__name__
+                warnings.warn(f"{name} could not be shown: {type(error).__name__}: {error}", stacklevel=1)
 
     def _is_on(self, trainer: L.Trainer) -> bool:
         """Whether anybody looks."""

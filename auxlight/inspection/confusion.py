@@ -25,7 +25,7 @@ class ConfusionMatrices(View):
         board.figure("confusion/primary", heatmap(found.numpy(), title, ("primary class", names), ("predicted", names)))
         trained = evidence.trained
         if trained is not None and trained.human is not None:
-            found = shares(trained.human, trained.label, hierarchy.num_auxiliary, hierarchy.num_auxiliary)
+            found = shares(trained.human, trained.label, hierarchy.num_auxiliary, hierarchy.num_auxiliary + 1)
             title = f"labels of {len(trained.label)} training images"
             board.figure(
                 "confusion/human_and_learned",
@@ -33,6 +33,6 @@ class ConfusionMatrices(View):
                     found.numpy(),
                     title,
                     ("human sub-label", data.auxiliary_names),
-                    ("learned label", block_names(hierarchy)),
+                    ("learned label", [*block_names(hierarchy), "none"]),
                 ),
             )

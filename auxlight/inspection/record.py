@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from auxlight.batch import AuxiliaryTarget, Batch
+from auxlight.functional import decided_label
 
 
 class EpochLabels(NamedTuple):
@@ -15,7 +16,8 @@ class EpochLabels(NamedTuple):
         index: (N,) int64, position in the training set.
         primary: (N,) int64, primary class.
         human: (N,) int64, human sub-label; None where there are none.
-        label: (N,) int64, the most probable auxiliary class.
+        label: (N,) int64, the most probable auxiliary class, −1 where none is (`functional.decided_label`).
+        confidence: (N,) float, probability of the most probable class.
         weight: (N,) float, λ_i.
     """
 
@@ -23,6 +25,7 @@ class EpochLabels(NamedTuple):
     primary: Tensor
     human: Tensor | None
     label: Tensor
+    confidence: Tensor
     weight: Tensor
 
 
@@ -37,15 +40,16 @@ class LabelRecorder:
         known = batch.primary >= 0
         batch = batch if len(target.weight) == len(known) else batch.select(known)
         human = () if batch.auxiliary is None else (batch.auxiliary,)
-        label = target.probabilities.argmax(1)
-        self._batches.append((batch.index, batch.primary, label, target.weight.float(), *human))
+        label, confidence = decided_label(target.probabilities), target.probabilities.max(1).values.float()
+        self._batches.append((batch.index, batch.primary, label, confidence, target.weight.float(), *human))
 
     def labels(self) -> EpochLabels | None:
         """Those since the last reset; None without."""
         if not self._batches:
             return None
-        index, primary, label, weight, *human = (torch.cat(parts).cpu() for parts in zip(*self._batches, strict=True))
-        return EpochLabels(index, primary, human[0] if human else None, label, weight)
+        columns = [torch.cat(parts).cpu() for parts in zip(*self._batches, strict=True)]
+        index, primary, label, confidence, weight, *human = columns
+        return EpochLabels(index, primary, human[0] if human else None, label, confidence, weight)
 
     def reset(self) -> None:
         """Begin anew."""

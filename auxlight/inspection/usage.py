@@ -12,10 +12,14 @@ from auxlight.inspection.view import View
 class LabelUsage(View):
     """The labels of the last epoch's training images.
 
-    ``labels/effective``: how many labels a primary class uses, the mean over classes of exp(entropy of its images'
-    labels), between 1 and ψ; ``labels/inside``: share of images whose label lies in their block;
-    ``labels/human_nmi`` and ``labels/human_ari``: agreement with human sub-labels within the classes (see
-    `auxlight.inspection.agreement`); and a picture: each class's shares.
+    - ``labels/decided``: share of images for which one label is the most probable one (an agent that names a class
+      outside of the block decides nothing, nor do uniform labels);
+    - ``labels/confidence``: mean probability of the most probable label (1/ψ: undecided);
+    - ``labels/effective``: how many labels a primary class uses, the mean over classes of exp(entropy of its decided
+      images' labels), between 1 and ψ, however faintly they are decided;
+    - ``labels/human_nmi``, ``labels/human_ari``: agreement of decided labels with human sub-labels within the classes
+      (see `auxlight.inspection.agreement`);
+    - and a picture: each class's shares.
     """
 
     def show(self, evidence: Evidence, board: Board) -> None:
@@ -23,12 +27,14 @@ class LabelUsage(View):
         trained, hierarchy = evidence.trained, evidence.module.hierarchy
         if trained is None:
             return
-        used = shares(trained.primary, trained.label, hierarchy.num_primary, hierarchy.num_auxiliary)
-        present = used.sum(1) > 0
-        inside = hierarchy.mask[trained.primary, trained.label]
+        # The last column: no label.
+        used = shares(trained.primary, trained.label, hierarchy.num_primary, hierarchy.num_auxiliary + 1)
+        labelled = used[:, :-1]
+        present = labelled.sum(1) > 0
         values = {
-            "labels/effective": float(effective_labels(used)[present].mean()),
-            "labels/inside": float(inside.float().mean()),
+            "labels/decided": float((trained.label >= 0).float().mean()),
+            "labels/confidence": float(trained.confidence.mean()),
+            "labels/effective": float(effective_labels(labelled)[present].mean()),
         }
         if trained.human is not None:
             values["labels/human_nmi"], values["labels/human_ari"] = agreement(
@@ -37,15 +43,17 @@ class LabelUsage(View):
         board.scalars(values)
         if not board.has_pictures:
             return
-        table = torch.full((hierarchy.num_primary, max(hierarchy.psi)), float("nan"))
+        most = max(hierarchy.psi)
+        table = torch.full((hierarchy.num_primary, most + 1), float("nan"))
         for y, (start, size) in enumerate(zip(hierarchy.starts.tolist(), hierarchy.psi, strict=True)):
-            table[y, :size] = used[y, start : start + size]
+            table[y, :size] = labelled[y, start : start + size]
+        table[:, -1] = used[:, -1]
         board.figure(
             "label_usage",
             heatmap(
                 table.numpy(),
-                f"{values['labels/effective']:.2f} effective labels per class",
+                f"confidence {values['labels/confidence']:.2f}",
                 ("primary class", evidence.data.class_names),
-                ("label in its block", [str(place) for place in range(max(hierarchy.psi))]),
+                ("label in its block", [*(str(place) for place in range(most)), "none"]),
             ),
         )

@@ -1,5 +1,6 @@
 """Which samples get weight."""
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from auxlight.inspection.board import Board
@@ -22,7 +23,9 @@ class WeightPlots(View):
         weight, losses, primary = (
             part.cpu().numpy() for part in (evidence.target.weight, evidence.losses, evidence.batch.primary)
         )
-        if weight.max() - weight.min() <= 1e-6 * weight.max():
+        finite = np.isfinite(weight) & np.isfinite(losses)
+        weight, losses, primary = weight[finite], losses[finite], primary[finite]
+        if not len(weight) or weight.max() - weight.min() <= 1e-6 * weight.max():
             return
         figure = Figure(figsize=(5.5, 3.8), dpi=80)
         axes = figure.add_axes((0.13, 0.13, 0.82, 0.77))

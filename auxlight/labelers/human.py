@@ -19,6 +19,7 @@ class HumanLabels(Labeler):
         if batch.auxiliary is None:
             raise InputError(
                 "`labeler` HumanLabels needs a data set with human sub-labels. Found none: "
-                "choose other data (CIFAR-100, digits, .npz with train_auxiliary) or another labeler."
+                "choose other data (CIFAR-100, digits, folders train/<primary>/<sub>/, .npz with train_auxiliary) or "
+                "another labeler."
             )
         return self.hard_target(batch.auxiliary)

@@ -61,6 +61,12 @@ def test_sub_classes_may_be_missing(tmp_path):
     assert module.auxiliary_names == list("012345")
 
 
+def test_a_class_without_test_images_is_warned_of(root):
+    shutil.rmtree(root / "test/owl")
+    with pytest.warns(UserWarning, match="'owl'"):
+        data(root)
+
+
 def test_without_a_test_folder_a_share_is_held_out(root):
     shutil.rmtree(root / "test")
     module = data(root, test_split=0.25, seed=3)
@@ -194,5 +200,9 @@ def test_a_folder_trains_from_the_command_line_and_its_labels_name_files(root, c
     main(["label", "--ckpt_path", str(next(Path("logs").rglob("last.ckpt")))])
     labels = np.load("labels.npz")
     assert len(labels["path"]) == 51 + 15
+    main(["predict", "--ckpt_path", str(next(Path("logs").rglob("last.ckpt")))])
+    predictions = np.load("predictions.npz")
+    assert predictions["class_names"].tolist() == ["cat", "dog", "owl"]
+    assert predictions["path"].tolist() == data(root).file_names(train=False)
     owner = {name: y for y, name in enumerate(TREE)}
     assert [owner[name.split("/")[1]] for name in labels["path"]] == labels["primary"].tolist()

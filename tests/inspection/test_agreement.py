@@ -12,6 +12,14 @@ def test_shares_count_rows():
     torch.testing.assert_close(table, torch.tensor([[0, 1, 0, 0], [0, 0, 0, 0], [1 / 3, 0, 0, 2 / 3]]))
 
 
+def test_images_without_a_label_have_the_last_column_and_no_agreement():
+    primary, label = torch.tensor([0, 0, 1, 1]), torch.tensor([-1, 1, -1, -1])
+    torch.testing.assert_close(shares(primary, label, 2, 4), torch.tensor([[0, 0.5, 0, 0.5], [0, 0, 0, 1.0]]))
+    human = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    label = torch.where(torch.arange(8) % 2 == 0, human, -1)
+    assert agreement(torch.zeros(8).long(), label, human) == pytest.approx((1, 1))
+
+
 def test_effective_labels_are_one_for_one_and_psi_for_all():
     table = torch.tensor([[1, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]])
     torch.testing.assert_close(effective_labels(table), torch.tensor([1.0, 4.0, 2.0]))

@@ -31,7 +31,8 @@ from auxlight import (
     RotationTask,
     UniformLabels,
 )
-from auxlight.inspection import Board, FeatureProjector, LabelGrids, TaskGradients, View
+from auxlight.functional import decided_label
+from auxlight.inspection import Board, FeatureProjector, LabelGrids, LabelUsage, TaskGradients, View
 from auxlight.inspection.heatmap import heatmap
 from auxlight.inspection.record import LabelRecorder
 from tests.quiet import TRAINER
@@ -74,7 +75,9 @@ def test_each_labeler_leaves_its_pictures(name, tmp_path):
     images, scalars = set(found.Tags()["images"]), set(found.Tags()["scalars"])
     assert "confusion/primary" in images and "gradients/primary_norm" in scalars
     labelled = {"label_grid/even", "label_grid/odd", "label_usage", "confusion/human_and_learned"}
-    numbers = {"labels/effective", "labels/inside", "labels/human_nmi", "gradients/labelled_cosine"}
+    numbers = {"labels/confidence", "labels/decided", "gradients/labelled_cosine"}
+    if name not in ("uniform", "none"):  # which decide nothing
+        numbers |= {"labels/effective", "labels/human_nmi"}
     assert (labelled <= images, numbers <= scalars) == (name != "none", name != "none")
     assert ("label_weights" in found.Tags()["histograms"]) == (name != "none")
     assert (tmp_path / "projector_config.pbtxt").is_file()
@@ -100,7 +103,7 @@ def test_human_labels_agree_with_themselves(tmp_path):
     found = events(tmp_path)
     last = {tag: found.Scalars(tag)[-1].value for tag in found.Tags()["scalars"]}
     assert last["labels/human_nmi"] == pytest.approx(1) and last["labels/human_ari"] == pytest.approx(1)
-    assert last["labels/inside"] == 1
+    assert last["labels/decided"] == last["labels/confidence"] == 1
     assert last["labels/effective"] == pytest.approx(5, abs=0.05)  # 10 images of each of five digits, about
 
 
@@ -263,11 +266,14 @@ def test_other_loggers_get_the_numbers_and_no_harm(tmp_path):
 
 
 def test_without_a_logger_nobody_looks():
+    seen = []
+
     class Never(View):
         def show(self, evidence, board):
-            raise AssertionError
+            seen.append(board)
 
     fit(MultiHeadVGG((5, 5), **SMALL), False, 1, inspection=Inspection(1, 10, [Never()]))
+    assert not seen
 
 
 def test_it_is_time_every_n_epochs_and_at_the_end(tmp_path):
@@ -329,7 +335,7 @@ def test_a_grid_has_the_images_in_the_row_of_their_label(tmp_path):
     source = NpzDataModule(tmp_path, batch_size=20, val_split=0.2)
     module = MultiHeadVGG(source.hierarchy, labeler=HumanLabels(), **SMALL)
     fit(module, TensorBoardLogger(tmp_path), 1, inspection=Inspection(1, 100, [Keep()]), source=source)
-    LabelGrids(columns=2, side=4).show(kept[0], board)
+    LabelGrids(columns=2, side=4).show(kept[0], board)  # all labels are decided: no row for none
     assert set(board.images) == {"label_grid/0", "label_grid/1"}
     for y, picture in board.images.items():
         width = picture.shape[1]
@@ -357,6 +363,7 @@ def test_a_plot_becomes_a_picture(tmp_path):
         (lambda: Inspection(num_images=0), ("num_images", "0")),
         (lambda: LabelGrids(columns=0), ("columns", "0")),
         (lambda: TaskGradients(num_images=0), ("num_images", "0")),
+        (lambda: FeatureProjector(side=0), ("side", "0")),
     ],
 )
 def test_numbers_out_of_range_are_refused(make, parts):
@@ -379,3 +386,75 @@ def test_the_projector_may_be_filled_every_time(tmp_path):
     inspection = Inspection(1, 10, [FeatureProjector(every_time=True)])
     fit(MultiHeadVGG((5, 5), **SMALL), TensorBoardLogger(tmp_path, name=None, version=""), 2, inspection=inspection)
     assert len(list(Path(tmp_path).glob("*/features"))) == 2
+
+
+def test_an_agent_that_names_classes_outside_of_the_block_says_nothing_about_half_of_the_digits(tmp_path):
+    """The paper's actions: of two classes' ten labels five lie in an image's block."""
+    kept, board = [], Writer()
+
+    class Keep(View):
+        def show(self, evidence, _):
+            kept.append(evidence)
+            LabelGrids().show(evidence, board)
+
+    module = MultiHeadVGG((5, 5), labeler=AgentLabels(untrained=True), **SMALL)
+    logger = TensorBoardLogger(tmp_path, name=None, version="")
+    fit(module, logger, 1, inspection=Inspection(1, 200, [Keep(), LabelUsage()]))
+    trained = kept[0].trained
+    named = module.labelled_task.labeler.network.act(kept[0].batch.image, kept[0].batch.primary)[:, 0]
+    outside = module.hierarchy.parents[named] != kept[0].batch.primary
+    label = decided_label(kept[0].target.probabilities)
+    assert outside.any() and not outside.all()
+    assert torch.equal(label == -1, outside) and torch.equal(label[~outside], named[~outside])
+    found = events(tmp_path)
+    decided = found.Scalars("labels/decided")[-1].value
+    assert decided == pytest.approx(float((trained.label >= 0).float().mean())) and 0 < decided < 1
+    rows = {name: len(picture) // 34 for name, picture in board.images.items()}
+    undecided = {y: bool(outside[kept[0].batch.primary == y].any()) for y in (0, 1)}
+    assert rows == {"label_grid/even": 5 + undecided[0], "label_grid/odd": 5 + undecided[1]}
+
+
+def test_uniform_labels_decide_nothing_and_have_no_agreement(tmp_path):
+    module = MultiHeadVGG((5, 5), labeler=UniformLabels(), **SMALL)
+    fit(module, TensorBoardLogger(tmp_path, name=None, version=""), 1)
+    found = events(tmp_path)
+    assert found.Scalars("labels/decided")[-1].value == 0
+    assert found.Scalars("labels/confidence")[-1].value == pytest.approx(0.2)
+    assert "labels/human_nmi" not in found.Tags()["scalars"]
+
+
+def test_a_run_that_diverges_is_inspected_all_the_same(tmp_path):
+    class Diverged(UniformLabels):
+        def forward(self, batch, features):
+            target = super().forward(batch, features)
+            return target._replace(weight=target.weight * float("nan"))
+
+    module = MultiHeadVGG((5, 5), labeler=Diverged(), **SMALL)
+    fit(module, TensorBoardLogger(tmp_path, name=None, version=""), 1)
+    assert "confusion/primary" in events(tmp_path).Tags()["images"]
+
+
+def test_a_view_that_fails_ends_in_a_warning(tmp_path):
+    class Broken(View):
+        def show(self, evidence, board):
+            raise KeyError("oops")
+
+    with pytest.warns(UserWarning, match="Broken could not be shown: KeyError: 'oops'"):
+        fit(MultiHeadVGG((5, 5), **SMALL), TensorBoardLogger(tmp_path), 1, inspection=Inspection(1, 10, [Broken()]))
+
+
+def test_large_images_have_small_pictures_in_the_projector(tmp_path):
+    class Boards(Writer):
+        def embedding(self, name, vectors, metadata, header, images):
+            self.images[name] = images
+
+    board, kept = Boards(), []
+
+    class Keep(View):
+        def show(self, evidence, _):
+            kept.append(evidence)
+
+    fit(MultiHeadVGG((5, 5), **SMALL), TensorBoardLogger(tmp_path), 1, inspection=Inspection(1, 10, [Keep()]))
+    large = kept[0]._replace(image=torch.randint(256, (10, 3, 200, 150), dtype=torch.uint8))
+    FeatureProjector().show(large, board)
+    assert board.images["features"].shape == (10, 3, 32, 32) and board.images["features"].min() >= 0
