@@ -66,6 +66,12 @@ def run(words, folders, look):
     """A command as written, from a folder that holds configs/, data/ and photos/, but short, and on one device."""
     short = {"5000": "300", **folders}
     words = [str(ROOT / word) if word.startswith("configs/") else short.get(word, word) for word in words]
+    if words[0] == "budget":
+        counts = "[20,30,40]" if "digits" in " ".join(words) else "[8,16,24]"
+        words += ["--training.steps=2", f"--estimator.counts={counts}", "--seed_size=60"]
+        words += ["--seeds=2"] if words[1] == "simulate" else []
+        main(words)
+        return
     for option in ("--trainer.devices", "--trainer.num_nodes"):  # tests/modules/test_ddp.py has two processes
         if option in words:
             words[words.index(option) + 1] = "1"
@@ -94,7 +100,9 @@ def test_every_command_runs_in_the_order_of_the_page(page, mirrors, tmp_path, mo
     folders = {"data": str(mirrors), "photos": str(mirrors)}
     for words in [words for block in blocks(page, "bash") for words in commands(block, tmp_path)]:
         run(words, folders, look=page == "docs/howto/look.md")
-        said = {"predict": "Predictions of", "label": "Labels of"}.get(words[0], "test/accuracy")
+        said = {"predict": "Predictions of", "label": "Labels of", "budget": "Written to"}.get(
+            words[0], "test/accuracy"
+        )
         assert said in capsys.readouterr().out
 
 
