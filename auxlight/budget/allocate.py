@@ -152,8 +152,8 @@ def _best_between(
     row, column = todo[owner // width], owner % width
     found = columns[start, column] + table[row - start]
     best = np.maximum.reduceat(found, offsets)
-    first = np.full(len(lengths), len(position))
+    last = np.zeros(len(lengths), dtype=np.int64)  # of equal ones the fewest labels
     hits = np.flatnonzero(found == best[owner])
-    np.minimum.at(first, owner[hits], hits)
+    np.maximum.at(last, owner[hits], hits)
     values[todo] = best.reshape(len(todo), width)
-    starts[todo] = start[first].reshape(len(todo), width)
+    starts[todo] = start[last].reshape(len(todo), width)

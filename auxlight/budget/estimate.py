@@ -103,7 +103,7 @@ class Estimator:
 
         Raises:
             InputError: a seed set without labels of a type, too small a seed set or pool, or a metric that is not
-                finite or not above 0.
+                finite, or below 0.
         """
         tasks = [one.name for one in types]
         for task in tasks:

@@ -20,7 +20,7 @@ from auxlight.seeding import derive_seed, isolated_rng
 
 # Images (N, 3, H, W) uint8 → by task, the predicted classes (N,).
 Predictor = Callable[[Tensor], dict[str, Tensor]]
-# Predicted and true classes (n,) → a number above 0, higher is better.
+# Predicted and true classes (n,) → a number ≥ 0, higher is better.
 Metric = Callable[[Tensor, Tensor], float]
 
 

@@ -8,7 +8,7 @@ from auxlight.budget.labels import LabelType
 from auxlight.errors import InputError
 
 
-def relatedness(single: np.ndarray, joint: np.ndarray, significance: float = 2.0) -> np.ndarray:
+def relatedness(single: np.ndarray, joint: np.ndarray, significance: float = 2.0, floor: float = 0.01) -> np.ndarray:
     """s_ij ≥ 0: by what share task j's metric rises when task i trains beside it; s_ii = 1.
 
     The mean over the seeds of (joint − single) / single, where it exceeds `significance` of its standard errors, and 0
@@ -21,12 +21,14 @@ def relatedness(single: np.ndarray, joint: np.ndarray, significance: float = 2.0
         single: (S, T) metric of each task trained alone, for each of S ≥ 3 seeds; higher is better.
         joint: (S, T, T): [s, i, j] the metric of task j trained together with task i; the diagonal is not read.
         significance: standard errors; 0 takes every positive mean.
+        floor: a metric below it counts as this much in the denominator, so that a task that fails cannot seem helped
+            without end.
 
     Returns:
         (T, T).
 
     Raises:
-        InputError: fewer than three seeds, shapes that do not fit, metrics that are not finite or not above 0.
+        InputError: fewer than three seeds, shapes that do not fit, metrics that are not finite, or below 0.
     """
     single, joint = np.asarray(single, dtype=np.float64), np.asarray(joint, dtype=np.float64)
     if single.ndim != 2 or joint.shape != (*single.shape, single.shape[1]):
@@ -40,9 +42,9 @@ def relatedness(single: np.ndarray, joint: np.ndarray, significance: float = 2.0
     off = ~np.eye(tasks, dtype=bool)
     if not np.isfinite(single).all() or not np.isfinite(joint[:, off]).all():
         raise InputError("The metrics of the seed trainings must be finite. Found nan or inf: look at those runs.")
-    if not (single > 0).all():
-        raise InputError(f"Metrics must be above 0, for gains are relative. Found {single.min():g}.")
-    change = (joint - single[:, None, :]) / single[:, None, :]
+    if not (single >= 0).all():
+        raise InputError(f"Metrics must be 0 or above, for gains are relative. Found {single.min():g}.")
+    change = (joint - single[:, None, :]) / np.maximum(single, floor)[:, None, :]
     mean, error = change.mean(0), change.std(0, ddof=1) / np.sqrt(seeds)
     related = np.where((mean > 0) & (mean > significance * error), mean, 0.0)
     related[~off] = 1.0

@@ -32,9 +32,12 @@ def bought(train: TaskImages, seed_set: torch.Tensor, plan: Plan, seed: int) -> 
 
 
 def relative_gain(metrics: Mapping[str, float], base: Mapping[str, float], types: Sequence[LabelType]) -> float:
-    """Σ_j ω_j (M_j − M_j⁰) / M_j⁰ / Σ_j ω_j: how much the tasks' metrics rose over those of the seed set alone."""
+    """Σ_j ω_j (M_j − M_j⁰) / M_j⁰ / Σ_j ω_j: how much the tasks' metrics rose over those of the seed set alone.
+
+    A metric M⁰ below 0.01 counts as 0.01 in the denominator.
+    """
     total = sum(one.priority for one in types)
-    rises = (one.priority * (metrics[one.name] - base[one.name]) / base[one.name] for one in types)
+    rises = (one.priority * (metrics[one.name] - base[one.name]) / max(base[one.name], 0.01) for one in types)
     return sum(rises) / total if total else 0.0
 
 

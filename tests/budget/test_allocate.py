@@ -138,9 +138,12 @@ def test_decimal_costs_are_taken_as_they_are_written():
     assert plan.counts == {"a": 3, "b": 0} and plan.spend == Fraction(3, 10)
 
 
-def test_no_information_buys_nothing_that_matters_and_never_overspends():
-    plan = allocate([LabelType("a"), LabelType("b", cost=2)], 5, [0.0, 0.0], [GeometricGain(0.5)] * 2)
-    assert plan.spend <= 5
+def test_no_information_buys_nothing():
+    gains = [GeometricGain(0.5)] * 2
+    assert allocate([LabelType("a"), LabelType("b", cost=2)], 5, [0.0, 0.0], gains).spend == 0
+    # Money that is left over is not spent on labels that tell nothing.
+    plan = allocate([LabelType("a", available=2), LabelType("b", cost=2)], 50, [1.0, 0.0], gains)
+    assert plan.counts == {"a": 2, "b": 0}
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,10 @@ def test_without_significance_every_positive_mean_counts():
     assert relatedness(single, joint, significance=0)[0, 1] == pytest.approx(0.2 / 3)
 
 
+def test_a_task_that_fails_alone_is_helped_by_a_finite_share():
+    assert relatedness(np.zeros((3, 2)), np.full((3, 2, 2), 0.02))[0, 1] == pytest.approx(2)
+
+
 def test_information_is_weighed_by_the_priorities():
     types = [LabelType("a", priority=2), LabelType("b"), LabelType("c", priority=0)]
     related = np.array([[1, 0.5, 3], [0.1, 1, 3], [0, 0, 1]])
@@ -79,7 +83,7 @@ def test_information_is_weighed_by_the_priorities():
         (lambda: relatedness(np.ones((2, 2)), np.ones((2, 2, 2))), "three seeds"),
         (lambda: relatedness(np.ones((3, 2)), np.ones((3, 2))), "shape"),
         (lambda: relatedness(np.full((3, 2), np.nan), np.ones((3, 2, 2))), "finite"),
-        (lambda: relatedness(np.zeros((3, 2)), np.ones((3, 2, 2))), "above 0"),
+        (lambda: relatedness(-np.ones((3, 2)), np.ones((3, 2, 2))), "0 or above"),
         (lambda: information([LabelType("a")], np.ones((2, 2))), "`related`"),
     ],
 )
