@@ -433,3 +433,26 @@ def test_inspection_is_configured_and_switched_off_by_arguments_of_its_own():
     assert event_tags().Tags()["images"] == ["label_usage"]
     main([*words, "--inspection.every_n_epochs=0", "--trainer.logger.name=other"])
     assert event_tags("logs/other").Tags()["images"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        (["--data.help", "auxlight.DigitsDataModule"], {"batch_size": "images per batch", "seed": "of the validation"}),
+        (["--data.help", "auxlight.ImageFolderDataModule"], {"image_size": "scale all", "num_train": "a balanced"}),
+        (
+            ["--model.help", "auxlight.MultiHeadVGG"],
+            {"aux_weight": "λ", "depth": "11, 13", "combiner": "how the losses"},
+        ),
+        (
+            ["--model.help", "auxlight.MAXLModule"],
+            {"aux_weight": "λ", "clip_grad_norm": "of the main", "fused": "one pass"},
+        ),
+    ],
+)
+def test_help_says_what_each_argument_means(words, texts, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", *words])
+    shown = " ".join(capsys.readouterr().out.split("Help for")[1].split())
+    for name, text in texts.items():
+        assert re.search(rf"\.{name} \S+ {re.escape(text)}", shown), name

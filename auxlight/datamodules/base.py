@@ -18,6 +18,7 @@ from auxlight.datamodules.semi_supervised import PartlyLabelledDataset, PartlyLa
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import save_plain_hyperparameters
+from auxlight.option_docs import share_docs
 from auxlight.seeding import derive_seed, global_seed
 
 Split = Literal["train", "meta", "val", "test"]
@@ -272,3 +273,7 @@ class ImageDataModule(L.LightningDataModule):
             return batch
         batch = self.pipeline(batch)
         return cast(Batch, self.trainer.precision_plugin.convert_input(batch)) if self.trainer else batch
+
+
+for _options in (BasicOptions, ImageOptions):
+    share_docs(_options, ImageDataModule)

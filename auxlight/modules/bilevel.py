@@ -26,6 +26,7 @@ from auxlight.modules.manual import finish_gradients, share_statistics, step_sch
 from auxlight.modules.optimizers import make_optimizer, make_scheduler
 from auxlight.networks.buffers import kept_buffers
 from auxlight.networks.vgg import VGG
+from auxlight.option_docs import share_docs
 from auxlight.seeding import isolated_rng
 from auxlight.tasks import LabelledTask
 
@@ -300,3 +301,6 @@ class BilevelModule(AuxiliaryClassifier):
                 with torch.no_grad(), kept_buffers(self.trunk):
                     features = self.features(batch.image)
             return self.label_network.generate(batch, features)
+
+
+share_docs(BilevelOptions, BilevelModule, AuxiliaryClassifier)

@@ -28,6 +28,7 @@ from auxlight.modules.optimizers import make_optimizer, make_scheduler
 from auxlight.modules.step_context import step_context
 from auxlight.modules.streams import BatchStreams
 from auxlight.networks.heads import Head
+from auxlight.option_docs import share_docs
 from auxlight.seeding import derive_seed, global_seed, isolated_rng
 from auxlight.tasks import AuxiliaryTask, LabelledTask, TaskPlace, task_names
 
@@ -340,3 +341,6 @@ class AuxiliaryClassifier(L.LightningModule):
         # The monitor is read by ReduceLROnPlateau alone.
         config = {"scheduler": scheduler, "interval": self.scheduler_interval, "monitor": "val/primary_loss"}
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
+
+
+share_docs(ClassifierOptions, AuxiliaryClassifier)
