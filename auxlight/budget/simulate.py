@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
 
 from auxlight.budget.images import TaskImages
 from auxlight.budget.labels import LabelType, Plan
+from auxlight.comparison.statistics import mean_interval
 from auxlight.seeding import derive_seed
 
 
@@ -71,15 +71,11 @@ def compare(gains: Mapping[str, Sequence[float]]) -> list[Comparison]:
         own = np.asarray(values)
         rows.append(
             Comparison(
-                strategy, float(own.mean()), half_interval(own), float((first - own).mean()), half_interval(first - own)
+                strategy,
+                float(own.mean()),
+                mean_interval(own).half,
+                float((first - own).mean()),
+                mean_interval(first - own).half,
             )
         )
     return rows
-
-
-def half_interval(values: np.ndarray, level: float = 0.95) -> float:
-    """Half of the confidence interval of a mean (N,)."""
-    if len(values) < 2:
-        return float("nan")
-    quantile = stats.t.ppf((1 + level) / 2, len(values) - 1)
-    return float(quantile * values.std(ddof=1) / np.sqrt(len(values)))

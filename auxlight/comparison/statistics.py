@@ -1,0 +1,117 @@
+"""What may be said of methods that ran with the same seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from auxlight.errors import InputError
+
+Scores = Mapping[str, Mapping[int, float]]  # method → seed → score
+
+
+class Interval(NamedTuple):
+    """A mean and its confidence interval (Student's t); low and high are nan for a single value."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def half(self) -> float:
+        """Half of its width."""
+        return (self.high - self.low) / 2
+
+
+class Difference(NamedTuple):
+    """Of a method to a control, seed by seed.
+
+    Attributes:
+        method: whose scores are compared.
+        control: with whose.
+        interval: mean difference (method − control) and its 95 % interval, of this comparison alone.
+        p: of the paired t-test, two-sided; nan for a single seed.
+        adjusted: p by Holm's correction for all methods that are compared with this control.
+    """
+
+    method: str
+    control: str
+    interval: Interval
+    p: float
+    adjusted: float
+
+    @property
+    def is_distinguishable(self) -> bool:
+        """Whether the corrected test, at 5 %, tells the two apart."""
+        return bool(self.adjusted < 0.05)
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
+    """Mean of independent values (N,), and its confidence interval."""
+    values = np.asarray(values, dtype=np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Interval(mean, mean - half, mean + half)
+
+
+def differences(scores: Scores, control: str) -> list[Difference]:
+    """Of every other method to a control, on the seeds that both ran with, corrected for their number.
+
+    Args:
+        scores: of each method and seed; higher is better.
+        control: one of the methods.
+
+    Raises:
+        InputError: a control that is no method, or shares no seed with one.
+    """
+    if control not in scores:
+        raise InputError(f"`control` must be one of the methods, {sorted(scores)}. Found control={control!r}.")
+    found = []
+    for method in scores:
+        if method == control:
+            continue
+        seeds = sorted(scores[method].keys() & scores[control].keys())
+        if not seeds:
+            raise InputError(f"{method!r} and {control!r} must have run with the same seeds. Found none in common.")
+        gaps = np.array([scores[method][seed] - scores[control][seed] for seed in seeds])
+        found.append((method, mean_interval(gaps), _paired_p(gaps)))
+    adjusted = holm([p for _, _, p in found])
+    return [Difference(method, control, gap, p, q) for (method, gap, p), q in zip(found, adjusted, strict=True)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the family-wise error of all tests stays below the level of each.
+
+    nan, a test that was not possible, stays nan and does not count.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(len(p), np.nan)
+    order = [i for i in np.argsort(p) if not np.isnan(p[i])]
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p[i]))
+        adjusted[i] = largest
+    return [float(value) for value in adjusted]
+
+
+def best_of(scores: Scores, methods: Sequence[str]) -> str:
+    """The method of the highest mean, for a choice on validation scores.
+
+    Raises:
+        InputError: no method.
+    """
+    if not methods:
+        raise InputError("There must be a control to choose. Found none.")
+    return max(methods, key=lambda method: float(np.mean(list(scores[method].values()))))
+
+
+def _paired_p(gaps: np.ndarray) -> float:
+    """Of the paired t-test: 1 where all gaps are 0, 0 where they are equal and not 0; nan for a single one."""
+    if len(gaps) < 2:
+        return float("nan")
+    if np.ptp(gaps) == 0:
+        return 1.0 if gaps[0] == 0 else 0.0
+    return float(stats.ttest_1samp(gaps, 0).pvalue)

@@ -1,0 +1,97 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from auxlight import InputError
+from auxlight.comparison import best_of, differences, holm, mean_interval
+
+
+def test_intervals_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    for size in (2, 3, 10):
+        values = rng.normal(size=size)
+        low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        found = mean_interval(values)
+        assert (found.mean, found.low, found.high) == pytest.approx((values.mean(), low, high))
+        assert found.half == pytest.approx((high - low) / 2)
+    assert math.isnan(mean_interval([1.0]).half)
+
+
+def test_differences_are_paired_by_seed_and_tested_as_by_scipy():
+    rng = np.random.default_rng(1)
+    control = {seed: float(rng.normal()) for seed in range(6)}
+    other = {seed: value + 0.3 + 0.1 * float(rng.normal()) for seed, value in control.items()}
+    (found,) = differences({"control": control, "other": {**dict(reversed(other.items())), 99: 1e9}}, "control")
+    expected = stats.ttest_rel(list(other.values()), list(control.values()))
+    assert found.p == pytest.approx(expected.pvalue) and found.adjusted == pytest.approx(expected.pvalue)
+    low, high = expected.confidence_interval()
+    assert (found.interval.low, found.interval.high) == pytest.approx((low, high))
+    assert found.is_distinguishable and (found.method, found.control) == ("other", "control")
+
+
+def closed_testing(p_values):
+    """Holm's procedure is the closed test that rejects a set by Bonferroni: the largest |S| min p over sets with i."""
+    indices = range(len(p_values))
+    sets = [s for size in range(1, len(p_values) + 1) for s in itertools.combinations(indices, size)]
+    return [max(min(1, len(s) * min(p_values[j] for j in s)) for s in sets if i in s) for i in indices]
+
+
+def test_holm_is_the_closed_test_of_bonferroni():
+    rng = np.random.default_rng(2)
+    for size in range(1, 7):
+        for _ in range(20):
+            p_values = rng.uniform(size=size) ** 3
+            assert holm(p_values) == pytest.approx(closed_testing(p_values))
+    assert holm([0.01, float("nan"), 0.04])[::2] == pytest.approx([0.02, 0.04])
+    assert math.isnan(holm([0.01, float("nan")])[1])
+
+
+def test_methods_that_are_their_control_are_hardly_ever_told_apart_from_it():
+    """In a study of ten of them at most one in twenty studies may claim anything."""
+    rng = np.random.default_rng(3)
+    claims = 0
+    for _ in range(400):
+        scores = {f"m{i}": dict(enumerate(rng.normal(size=5))) for i in range(11)}
+        claims += any(found.is_distinguishable for found in differences(scores, "m0"))
+    assert claims / 400 <= 0.05
+
+
+def test_a_true_gain_is_found():
+    rng = np.random.default_rng(4)
+    found = 0
+    for _ in range(100):
+        control = rng.normal(size=8)
+        scores = {"control": control, "same": control + 0.1 * rng.normal(size=8)}
+        scores["better"] = control + 0.3 + 0.1 * rng.normal(size=8)
+        results = differences({name: dict(enumerate(values)) for name, values in scores.items()}, "control")
+        found += {result.method: result.is_distinguishable for result in results}["better"]
+    assert found >= 99
+
+
+@pytest.mark.parametrize(("gaps", "p"), [([0.0, 0.0, 0.0], 1.0), ([0.5, 0.5], 0.0)])
+def test_equal_gaps_have_a_clear_answer(gaps, p):
+    scores = {"control": dict.fromkeys(range(len(gaps)), 1.0), "other": {i: 1.0 + gap for i, gap in enumerate(gaps)}}
+    (found,) = differences(scores, "control")
+    assert found.p == p
+
+
+def test_a_single_seed_tells_nothing():
+    (found,) = differences({"control": {0: 0.5}, "other": {0: 0.9}}, "control")
+    assert math.isnan(found.p) and not found.is_distinguishable
+
+
+def test_the_best_control_has_the_highest_mean():
+    scores = {"a": {0: 1.0, 1: 0.0}, "b": {0: 0.6, 1: 0.6}, "c": {0: 9.0}}
+    assert best_of(scores, ["a", "b"]) == "b"
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(InputError, match="`control`"):
+        differences({"a": {0: 1.0}}, "b")
+    with pytest.raises(InputError, match="same seeds"):
+        differences({"a": {0: 1.0}, "b": {1: 1.0}}, "a")
+    with pytest.raises(InputError, match="control to choose"):
+        best_of({}, [])
