@@ -14,6 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from auxlight.budget import cli as budget
 from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint
+from auxlight.comparison import cli as compare
 from auxlight.datamodules import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
@@ -115,8 +116,8 @@ def main(args: ArgsType = None) -> None:
         sys.path.insert(0, os.getcwd())  # as for `python -m`: class paths reach the user's own files
     try:
         words = sys.argv[1:] if args is None else args
-        if isinstance(words, list) and words[:1] == ["budget"]:
-            budget.main(words[1:])
+        if isinstance(words, list) and words and words[0] in ("budget", "compare"):
+            {"budget": budget, "compare": compare}[words[0]].main(words[1:])
             return
         AuxlightCLI(
             AuxiliaryClassifier,

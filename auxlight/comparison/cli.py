@@ -1,0 +1,39 @@
+"""`auxlight compare --config COMPARISON.yaml [--jobs N]`."""
+
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser
+
+from auxlight.comparison.report import write_report
+from auxlight.comparison.runner import run_all
+from auxlight.comparison.spec import Comparison
+from auxlight.errors import InputError
+
+
+def main(words: Sequence[str]) -> None:
+    """Run what is not finished, then write table and report.
+
+    Args:
+        words: of the command line, after `compare`.
+
+    Raises:
+        InputError: runs failed; all others are finished, and in the report.
+    """
+    parser = ArgumentParser(
+        prog="auxlight compare", description="Methods, controls and seeds: one table.", exit_on_error=False
+    )
+    parser.add_argument("-c", "--config", action="config", help="YAML file of the comparison.")
+    parser.add_class_arguments(Comparison, None)
+    parser.add_argument("--jobs", type=int, default=1, help="Processes at once.")
+    parser.add_argument("--report_only", type=bool, default=False, help="Run nothing, write the report.")
+    arguments = parser.instantiate(parser.parse_args(list(words))).as_dict()
+    jobs, report_only, _ = (arguments.pop(key, None) for key in ("jobs", "report_only", "config"))
+    comparison = Comparison(**arguments)
+    failed = [] if report_only else run_all(comparison.runs(), jobs)
+    path = write_report(comparison)
+    print(path.read_text())
+    print(f"Written to {path}, every run to {path.with_name('runs.csv')}")
+    if failed:
+        raise InputError(
+            f"{len(failed)} runs failed, the first in {failed[0].folder}: see its log.txt, and start again to go on."
+        )

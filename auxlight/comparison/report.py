@@ -1,0 +1,110 @@
+"""From a table of runs to a page that says what may be said."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from auxlight.comparison.results import curves, missing, scores, table
+from auxlight.comparison.spec import Comparison
+from auxlight.comparison.statistics import Difference, Interval, best_of, differences, mean_interval
+
+
+def write_report(comparison: Comparison) -> Path:
+    """Write `runs.csv`, `report.md` and plots into the comparison's folder.
+
+    Returns:
+        The report's path.
+    """
+    comparison.folder.mkdir(parents=True, exist_ok=True)
+    rows = table(comparison)
+    rows.to_csv(comparison.folder / "runs.csv", index=False)
+    lines = ["# Comparison", ""]
+    absent = missing(comparison)
+    if absent:
+        names = ", ".join(run.name for run in absent[:10])
+        lines += [f"**{len(absent)} runs are not finished**: {names}{', …' if len(absent) > 10 else ''}.", ""]
+    if len(rows):
+        commits = ", ".join(sorted(set(rows["commit"])))
+        lines += [f"{len(rows)} runs, commit {commits}. ± is half of a 95 % confidence interval over seeds.", ""]
+        for data in comparison.data:
+            part = rows[rows["data"] == data]
+            if len(part):
+                lines += _section(comparison, data, part)
+    path = comparison.folder / "report.md"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]:
+    test, validation = scores(rows, "test_accuracy"), scores(rows, "validation_accuracy")
+    controls = [name for name in comparison.controls if name in test]
+    lines = [f"## {data}", ""]
+    seconds = rows.groupby("method")["seconds_per_epoch"].mean()
+    compared: dict[str, list[Difference]] = {}
+    if controls:
+        # The validation scores say which control is the best one; the test scores are only read.
+        best = best_of(validation, controls)
+        for control in dict.fromkeys([comparison.reference, best]):
+            if control in test:
+                compared[control] = differences(test, control)
+        lines += [f"Best control by validation accuracy: **{best}**.", ""]
+    unit = seconds.get(comparison.reference)
+    heads = ["method", "seeds", "test accuracy", "validation", "F1", "epoch"]
+    heads += [f"− {control}" for control in compared]
+    lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for method in test:
+        own = rows[rows["method"] == method]
+        cells = [method, str(len(own)), _percent(mean_interval(own["test_accuracy"].to_numpy()))]
+        cells += [f"{100 * own['validation_accuracy'].mean():.1f}", f"{100 * own['test_f1'].mean():.1f}"]
+        cells += [f"{seconds[method]:.1f} s" + (f" = {seconds[method] / unit:.1f} ×" if unit else "")]
+        for found in compared.values():
+            cells.append(next((_gap(one) for one in found if one.method == method), ""))
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"epoch: wall time, and in epochs of {comparison.reference}. p: paired t-test, corrected by Holm.",
+        "",
+    ]
+    for control, found in compared.items():
+        apart = [one.method for one in found if one.is_distinguishable]
+        alike = [one.method for one in found if not one.is_distinguishable]
+        lines.append(f"- Distinguishable from {control}: {', '.join(apart) or 'none'}.")
+        lines.append(f"- Not distinguishable from {control}: {', '.join(alike) or 'none'}.")
+    plots = _plots(comparison, data, rows)
+    return [*lines, "", *(f"![{path.stem}]({path.name})" for path in plots), ""]
+
+
+def _percent(interval: Interval) -> str:
+    return f"{100 * interval.mean:.1f}" + (f" ± {100 * interval.half:.1f}" if interval.half == interval.half else "")
+
+
+def _gap(found: Difference) -> str:
+    interval = found.interval
+    if interval.half != interval.half:
+        return f"{100 * interval.mean:+.1f}"
+    return f"{100 * interval.mean:+.1f} ± {100 * interval.half:.1f} (p {found.adjusted:.2g})"
+
+
+def _plots(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[Path]:
+    """Learning curves and bars, as PNG."""
+    lines, bars = Figure(figsize=(7, 4), dpi=110, layout="constrained"), Figure(figsize=(7, 4), dpi=110)
+    axes = lines.add_subplot()
+    for method, frame in curves(comparison, data, "val/accuracy").items():
+        mean = frame.mean(axis=1)
+        (line,) = axes.plot(mean.index + 1, mean, label=method)
+        axes.fill_between(mean.index + 1, frame.min(axis=1), frame.max(axis=1), alpha=0.15, color=line.get_color())
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("validation accuracy (mean, and range over seeds)")
+    axes.legend(fontsize=8)
+    axes = bars.add_subplot()
+    names = list(dict.fromkeys(rows["method"]))
+    found = [mean_interval(rows[rows["method"] == name]["test_accuracy"].to_numpy()) for name in names]
+    axes.barh(names, [one.mean for one in found], xerr=[0 if one.half != one.half else one.half for one in found])
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy (mean, and 95 % confidence interval)")
+    bars.tight_layout()
+    paths = [comparison.folder / f"{kind}_{data}.png" for kind in ("curves", "bars")]
+    for figure, path in zip((lines, bars), paths, strict=True):
+        figure.savefig(path)
+    return paths

@@ -1,0 +1,58 @@
+"""What finished runs left behind, as a tidy table."""
+
+import json
+
+import pandas as pd
+
+from auxlight.comparison.spec import Comparison, Run
+from auxlight.comparison.statistics import Scores
+
+METRICS = ("accuracy", "precision", "recall", "f1")
+
+
+def table(comparison: Comparison) -> pd.DataFrame:
+    """A row for each finished run: data, method, seed, scores, cost, commit and folder."""
+    rows = []
+    for run in comparison.runs():
+        if not run.result.is_file():
+            continue
+        result = json.loads(run.result.read_text())
+        epochs = len(result["epochs"])
+        rows.append(
+            {
+                "data": run.data,
+                "method": run.method,
+                "control": comparison.methods[run.method].control,
+                "seed": run.seed,
+                "validation_accuracy": result["validation"],
+                **{f"test_{name}": result["test"].get(f"test/{name}") for name in METRICS},
+                "epochs": epochs,
+                "seconds_per_epoch": result["seconds"] / max(1, epochs),
+                "commit": result["commit"],
+                "folder": str(run.folder.relative_to(comparison.folder)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def missing(comparison: Comparison) -> list[Run]:
+    """The runs that are not finished."""
+    return [run for run in comparison.runs() if not run.result.is_file()]
+
+
+def scores(rows: pd.DataFrame, column: str) -> Scores:
+    """Method → seed → a column's value, of one data set's rows."""
+    found: dict[str, dict[int, float]] = {}
+    for method, seed, value in zip(rows["method"], rows["seed"], rows[column], strict=True):
+        found.setdefault(str(method), {})[int(seed)] = float(value)
+    return found
+
+
+def curves(comparison: Comparison, data: str, name: str) -> dict[str, pd.DataFrame]:
+    """Of each method a metric by epoch (rows) and seed (columns)."""
+    found: dict[str, dict[int, pd.Series]] = {}
+    for run in comparison.runs():
+        if run.data == data and run.result.is_file():
+            points = {row["epoch"]: row[name] for row in json.loads(run.result.read_text())["epochs"] if name in row}
+            found.setdefault(run.method, {})[run.seed] = pd.Series(points)
+    return {method: pd.DataFrame(by_seed) for method, by_seed in found.items()}
