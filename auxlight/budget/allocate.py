@@ -10,6 +10,8 @@ from auxlight.budget.gain import Gain
 from auxlight.budget.labels import Amount, LabelType, Plan, check_market
 from auxlight.errors import InputError
 
+LARGEST = 20_000_000  # units of a budget, some gigabytes
+
 
 def allocate(types: Sequence[LabelType], budget: Amount, information: Sequence[float], gains: Sequence[Gain]) -> Plan:
     """The plan of the largest total information: max Σ_i I_i g_i(n_i) subject to Σ_i c_i n_i ≤ budget, n_i ≤ U_i.
@@ -23,7 +25,7 @@ def allocate(types: Sequence[LabelType], budget: Amount, information: Sequence[f
     Args:
         types: what can be bought.
         budget: in units of the costs.
-        information: I_i ≥ 0 of the first label of each type.
+        information: I_i ≥ 0 of the first block of labels of each type.
         gains: g_i of each type.
 
     Raises:
@@ -40,7 +42,13 @@ def allocate(types: Sequence[LabelType], budget: Amount, information: Sequence[f
         if not 0 <= value < float("inf"):
             raise InputError(f"`information` of {one.name!r} must be a finite number ≥ 0. Found {value}.")
     unit = _unit([one.price for one in types])
-    size = int(money / unit)
+    # More than all that there is cannot be spent.
+    size = int(min(money, sum((one.price * one.affordable(money) for one in types), Fraction(0))) / unit)
+    if size > LARGEST:
+        raise InputError(
+            f"The budget must be at most {LARGEST:,} units of what divides all costs, {float(unit):g}. Found {size:,}: "
+            "round the costs, or limit what is `available`."
+        )
     best = np.zeros(size + 1)
     chosen: list[np.ndarray] = []
     for one, value, gain in zip(types, values, gains, strict=True):
@@ -84,7 +92,7 @@ def _extended(before: np.ndarray, table: np.ndarray, cost: int) -> tuple[np.ndar
     # Column r holds the budgets r, r + c, r + 2c, …: F_i(r + kc) = max_j F_{i−1}(r + jc) + g(k − j).
     columns = padded.reshape(rows, cost)
     curved = np.diff(table, 2)
-    concave = not len(curved) or curved.max() <= 1e-12 * max(1.0, table[-1])
+    concave = not len(curved) or curved.max() <= 1e-12 * table[-1]
     values, starts = (_concave if concave else _general)(columns, table)
     counts = np.arange(rows)[:, None] - starts
     return values.reshape(-1)[:size], counts.reshape(-1)[:size].astype(np.int64)

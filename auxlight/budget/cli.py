@@ -1,6 +1,7 @@
 """`auxlight budget [simulate] --config STUDY.yaml [--KEY VALUE …]`."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,14 @@ def main(words: Sequence[str]) -> None:
     found = parser.instantiate(arguments).as_dict()
     own = {key: found.pop(key, None) for key in ("config", "seed", "output", "seeds")}
     study = BudgetStudy(**found)
+    path = _writable(Path(own["output"] or study.folder / ("simulation.json" if simulate else "plan.json")))
     if simulate:
         result = study.simulate(own["seeds"])
         print(comparison_table(result))
     else:
         result = plan_of(study, own["seed"])
         print(plan_table(result))
-    path = Path(own["output"] or study.folder / ("simulation.json" if simulate else "plan.json"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path.write_text(json.dumps(_without_nan(result), indent=2, allow_nan=False) + "\n")
     print(f"\nWritten to {path}")
 
 
@@ -52,8 +52,6 @@ def plan_of(study: BudgetStudy, seed: int = 0) -> dict[str, Any]:
     """Plans and what they rest on, as plain values."""
     estimate = study.estimate(seed)
     plans = study.plans(estimate, seed)
-    if plans[0].spend > plans[0].budget:
-        raise InputError("A plan must not overspend.")
     return {
         "budget": float(plans[0].budget),
         "types": [_type_row(study, estimate, i, plans[0]) for i in range(len(study.types))],
@@ -85,6 +83,7 @@ def _type_row(study: BudgetStudy, estimate: Estimate, i: int, plan: Plan) -> dic
         "cost": float(one.price),
         "information": estimate.information[i],
         "reduction_rate": estimate.curves[i].beta,
+        "reduction_rate_interval": estimate.curves[i].beta_interval,
         "block": estimate.curves[i].block,
         "count": plan.counts[one.name],
         "spend": float(one.price * plan.counts[one.name]),
@@ -96,7 +95,7 @@ def plan_table(result: dict[str, Any]) -> str:
     rows = [["label type", "cost", "information", "reduction rate", "buy", "spend"]]
     rows += [
         [row["name"], f"{row['cost']:g}", f"{row['information']:.3f}",
-         f"{row['reduction_rate']:.3f} per {row['block']:g}", str(row["count"]), f"{row['spend']:g}"]
+         _rate(row), str(row["count"]), f"{row['spend']:g}"]
         for row in result["types"]
     ]  # fmt: skip
     names = [row["name"] for row in result["types"]]
@@ -110,6 +109,14 @@ def plan_table(result: dict[str, Any]) -> str:
     return f"Budget {result['budget']:g}\n\n{_aligned(rows)}\n\n{_aligned(others)}"
 
 
+def _rate(row: dict[str, Any]) -> str:
+    """A reduction rate with its interval; of a curve that does not rise, that."""
+    low, high = row["reduction_rate_interval"]
+    if low != low:
+        return "more tells nothing"
+    return f"{row['reduction_rate']:.2f} ({low:.2f} to {high:.2f}) per {row['block']:g}"
+
+
 def comparison_table(result: dict[str, Any]) -> str:
     """Relative gains over the seed set alone, with 95 % intervals over seeds."""
     rows = [["strategy", "relative gain", "TABA's gain is larger by"]]
@@ -118,6 +125,25 @@ def comparison_table(result: dict[str, Any]) -> str:
         behind = "" if row["strategy"] == "TABA" else f"{row['behind']:+.1%} ± {row['behind_interval']:.1%}"
         rows.append([row["strategy"], gain, behind])
     return f"{result['seeds']} seeds, mean ± half of the 95 % confidence interval\n\n{_aligned(rows)}"
+
+
+def _writable(path: Path) -> Path:
+    """The path, before hours are spent."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            return path
+    except OSError as error:
+        raise InputError(f"`output` must be a file that can be written. Found {path}: {error.strerror}.") from error
+
+
+def _without_nan(value: Any) -> Any:
+    """Nan as null, which is what JSON has."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -4,9 +4,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 from scipy.optimize import minimize_scalar
 
+from auxlight.budget.gain import Gain, GeometricGain, NoGain
 from auxlight.errors import InputError
+from auxlight.seeding import derive_seed
+
+GRID = 1 - np.geomspace(1e-3, 1 - 1e-3, 400)  # of β, from 0.999 down
+BOOTSTRAPS = 200
 
 
 class LearningCurve(NamedTuple):
@@ -14,10 +20,11 @@ class LearningCurve(NamedTuple):
 
     Attributes:
         ceiling: a, the metric with all labels in the world.
-        scale: b ≥ 0.
+        scale: b ≥ 0; 0 where the curve does not rise: more labels of that type tell nothing.
         beta: β, the reduction rate: what a further block of labels tells, as a share of what the one before it told.
         block: labels in a block.
         error: root mean square of the residuals, in units of the metric.
+        beta_interval: 95 % interval of β, by a bootstrap of the residuals.
     """
 
     ceiling: float
@@ -25,6 +32,12 @@ class LearningCurve(NamedTuple):
     beta: float
     block: float
     error: float
+    beta_interval: tuple[float, float]
+
+    @property
+    def gain(self) -> Gain:
+        """What further labels tell: nothing, where the curve does not rise."""
+        return GeometricGain(self.beta, self.block) if self.scale > 0 else NoGain()
 
     def __call__(self, count: np.ndarray) -> np.ndarray:
         """The fitted metric of each count (N,)."""
@@ -32,27 +45,34 @@ class LearningCurve(NamedTuple):
         return metric
 
 
-def fit_curve(counts: Sequence[float], metrics: Sequence[float], block: float | None = None) -> LearningCurve:
+def fit_curve(
+    counts: Sequence[float], metrics: Sequence[float], block: float | None = None, level: float = 0.95
+) -> LearningCurve:
     """The least-squares curve through the points of a learning curve.
 
     For a given β the best a and b are those of a linear regression, so that β alone is searched for: on a grid, then
-    by Brent's method around its best point.
+    by Brent's method around its best point. A curve that does not fit better than a constant (F-test) has no rise; its
+    β would be an accident.
+
+    How well β is known depends on the noise: with 18 points and b = 0.5 an error of 0.002 per point leaves it within
+    0.02, one of 0.03 within about 0.2 (`beta_interval`).
 
     *Our reconstruction*: TABA reads each task's reduction rate off curves of *pseudo*-labels, which are said to have
     the shape of those of true labels at another scale; the form of the curve and its fit are ours.
 
     Args:
-        counts: (N,) labels trained on; at least three different ones.
+        counts: (N,) labels trained on; at least three different ones, and four points.
         metrics: (N,) metric of each training, higher is better; several seeds are several points.
         block: labels in a block; by default the smallest step between two counts.
+        level: of the F-test for a rise.
 
     Raises:
-        InputError: fewer than three different counts, or a metric that is no finite number.
+        InputError: fewer than three different counts or four points, or a metric that is no finite number.
     """
     n, metric = np.asarray(counts, dtype=np.float64), np.asarray(metrics, dtype=np.float64)
-    if n.shape != metric.shape or n.ndim != 1 or len(np.unique(n)) < 3:
+    if n.shape != metric.shape or n.ndim != 1 or len(np.unique(n)) < 3 or len(n) < 4:
         raise InputError(
-            f"A learning curve needs a metric at three or more different counts. Found {n.tolist()} with "
+            f"A learning curve needs four metrics or more, at three or more different counts. Found {n.tolist()} with "
             f"{len(metric)} metrics."
         )
     if not np.isfinite(metric).all():
@@ -61,24 +81,44 @@ def fit_curve(counts: Sequence[float], metrics: Sequence[float], block: float | 
     size = float(np.diff(np.unique(n)).min()) if block is None else float(block)
     if not size > 0:
         raise InputError(f"`block` must be positive. Found block={block}.")
-
-    def regression(beta: float) -> tuple[float, float, float]:
-        """a, b and the sum of squares; b is held at 0 where the curve would fall."""
-        x = beta ** (n / size)
-        spread = x - x.mean()
-        slope = float(spread @ metric / max(spread @ spread, 1e-300))
-        slope = min(slope, 0.0)
-        ceiling = float(metric.mean() - slope * x.mean())
-        return ceiling, -slope, float(((metric - ceiling - slope * x) ** 2).sum())
-
-    grid = 1 - np.geomspace(1e-4, 1 - 1e-4, 400)
-    losses = [regression(float(beta))[2] for beta in grid]
+    losses = _regressions(n / size, metric, GRID)[2]
     i = int(np.argmin(losses))
-    around = (float(grid[min(i + 1, len(grid) - 1)]), float(grid[max(i - 1, 0)]))
-    beta = float(grid[i])
-    if around[0] < around[1]:
-        found = minimize_scalar(lambda value: regression(float(value))[2], bounds=around, method="bounded")
-        if found.fun <= losses[i]:
-            beta = float(found.x)
-    ceiling, scale, squares = regression(beta)
-    return LearningCurve(ceiling, scale, beta, size, float(np.sqrt(squares / len(n))))
+    beta = float(GRID[i])
+    around = (float(GRID[min(i + 1, len(GRID) - 1)]), float(GRID[max(i - 1, 0)]))
+    found = minimize_scalar(
+        lambda value: float(_regressions(n / size, metric, np.array([value]))[2][0]), bounds=around, method="bounded"
+    )
+    if found.fun <= losses[i]:
+        beta = float(found.x)
+    ceiling, scale, squares = (float(part[0]) for part in _regressions(n / size, metric, np.array([beta])))
+    flat = float(((metric - metric.mean()) ** 2).sum())
+    if scale == 0 or not _is_better(flat, squares, len(n), level):
+        error = float(np.sqrt(flat / len(n)))
+        return LearningCurve(float(metric.mean()), 0.0, beta, size, error, (float("nan"), float("nan")))
+    fitted = ceiling - scale * beta ** (n / size)
+    rng = np.random.default_rng(derive_seed("curve", len(n)))
+    again = fitted + rng.choice(metric - fitted, size=(BOOTSTRAPS, len(n)))
+    betas = [float(GRID[int(np.argmin(_regressions(n / size, row, GRID)[2]))]) for row in again]
+    low, high = np.quantile(betas, (0.025, 0.975))
+    error = float(np.sqrt(squares / len(n)))
+    return LearningCurve(ceiling, scale, beta, size, error, (float(low), float(high)))
+
+
+def _regressions(
+    blocks: np.ndarray, metric: np.ndarray, betas: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each β: a, b and the sum of squares; b is held at 0 where the curve would fall."""
+    x = betas[:, None] ** blocks
+    spread = x - x.mean(1, keepdims=True)
+    slope = np.minimum(spread @ metric / np.maximum((spread**2).sum(1), 1e-300), 0.0)
+    ceiling = metric.mean() - slope * x.mean(1)
+    squares = ((metric - ceiling[:, None] - slope[:, None] * x) ** 2).sum(1)
+    return ceiling, -slope, squares
+
+
+def _is_better(flat: float, squares: float, points: int, level: float) -> bool:
+    """Whether the curve, of two more parameters, fits better than a constant."""
+    if squares <= 1e-12 * flat:
+        return flat > 0
+    ratio = ((flat - squares) / 2) / (squares / (points - 3))
+    return bool(stats.f.sf(ratio, 2, points - 3) < 1 - level)

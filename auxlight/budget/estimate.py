@@ -1,5 +1,6 @@
 """What a seed set tells of the labels that could be bought: relatedness, reduction rates, information (TABA)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -11,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from auxlight.budget.curves import LearningCurve, fit_curve
-from auxlight.budget.gain import Gain, GeometricGain
+from auxlight.budget.gain import Gain
 from auxlight.budget.images import TaskImages
 from auxlight.budget.joint import Metric, Predictor, Training, accuracy
 from auxlight.budget.labels import LabelType
@@ -37,8 +38,8 @@ class Estimate(NamedTuple):
     points: dict[str, tuple[list[int], list[float]]]
 
     def gains(self) -> list[Gain]:
-        """A `GeometricGain` of each type's reduction rate."""
-        return [GeometricGain(min(1.0, curve.beta), curve.block) for curve in self.curves]
+        """Of each type, by its curve."""
+        return [curve.gain for curve in self.curves]
 
 
 class Estimator:
@@ -53,7 +54,7 @@ class Estimator:
         seeds: splits, at least 3.
         counts: pseudo-labels to train on; their smallest step is the block of the reduction rate.
         held_out: share of the seed set that metrics are measured on.
-        significance: see `relatedness`.
+        level: see `relatedness` and `fit_curve`.
         metric: of predicted and true classes.
 
     Raises:
@@ -65,7 +66,7 @@ class Estimator:
         seeds: int = 3,
         counts: Sequence[int] = (50, 100, 150, 200, 300, 400),
         held_out: float = 0.4,
-        significance: float = 2.0,
+        level: float = 0.95,
         metric: Metric = accuracy,
     ) -> None:
         if seeds < 3:
@@ -77,7 +78,7 @@ class Estimator:
         self.seeds = seeds
         self.counts = sorted(counts)
         self.held_out = held_out
-        self.significance = significance
+        self.level = level
         self.metric = metric
 
     def __call__(
@@ -127,7 +128,7 @@ class Estimator:
         points: dict[str, tuple[list[int], list[float]]] = {task: ([], []) for task in tasks}
         pairs = list(combinations(range(len(tasks)), 2))
         total = self.seeds * (len(tasks) + len(pairs) + len(tasks) * len(self.counts))
-        with tqdm(total=total, desc=f"estimate {name}".strip(), leave=False, disable=None) as bar:
+        with tqdm(total=total, desc=name or "estimate", leave=False, disable=None) as bar:
             for seed in range(self.seeds):
                 order = torch.randperm(len(seed_set), generator=_generator("seed set", name, seed))
                 held, train = seed_set.select(order[:size]), seed_set.select(order[size:])
@@ -147,8 +148,8 @@ class Estimator:
                         points[task][0].append(count)
                         points[task][1].append(found[0])
                         bar.update()
-        related = relatedness(single, joint, self.significance)
-        curves = [fit_curve(*points[task]) for task in tasks]
+        related = relatedness(single, joint, self.level)
+        curves = [fit_curve(*points[task], level=self.level) for task in tasks]
         return Estimate(related, information(types, related), curves, points)
 
 
@@ -176,7 +177,7 @@ class _Trainings:
         def compute() -> list[float]:
             images = train if isinstance(train, TaskImages) else train()
             predicted = self.predictor(seed, images, tasks)(held.image)
-            return [self.metric(predicted[task], held.labels[task]) for task in tasks]
+            return [measured(self.metric, predicted, held, task) for task in tasks]
 
         found: list[float] = self.ledger.get(f"{self.name}/{seed}/{key}", compute)
         return found
@@ -195,6 +196,18 @@ class _PseudoLabels:
         if self._labels is None:
             self._labels = self._predictor()(self._pool)
         return TaskImages(self._pool[chosen], {task: self._labels[task][chosen]})
+
+
+def measured(metric: Metric, predicted: Mapping[str, Tensor], images: TaskImages, task: str) -> float:
+    """A task's metric, if it is one.
+
+    Raises:
+        InputError: nan or infinite.
+    """
+    value = float(metric(predicted[task], images.labels[task]))
+    if not math.isfinite(value):
+        raise InputError(f"`metric` must give finite numbers. Found {value} for task {task!r} of {len(images)} images.")
+    return value
 
 
 def _generator(*coordinates: str | int) -> torch.Generator:

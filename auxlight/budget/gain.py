@@ -8,10 +8,21 @@ from auxlight.errors import InputError
 
 
 class Gain(Protocol):
-    """How much information n labels hold, in units of the first one's; one of your own is any such function."""
+    """How much information n labels hold, in units of the first block's; one of your own is any such function.
+
+    All types of an allocation must count in the same block.
+    """
 
     def __call__(self, count: np.ndarray) -> np.ndarray:
         """Of each count (N,) int64 ≥ 0: information (N,), 0 for none, and never falling."""
+
+
+class NoGain:
+    """g(n) = 0: labels of which more tell nothing."""
+
+    def __call__(self, count: np.ndarray) -> np.ndarray:
+        """See `Gain`."""
+        return np.zeros(np.shape(count))
 
 
 class GeometricGain:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from auxlight.datamodules.cifar100_levels import level_labels
 from auxlight.datamodules.digits import DigitsDataModule
-from auxlight.datamodules.images import npz_keys, read_npz, to_image_tensor
+from auxlight.datamodules.images import npz_keys, read_npz, to_image_tensor, to_label_tensor
 from auxlight.errors import InputError
 from auxlight.seeding import derive_seed, hash_integers
 
@@ -161,7 +161,7 @@ class NpzTasks(TaskData):
                 parts.append(None)
                 continue
             arrays = read_npz(self.path, tuple(wanted))
-            labels = {name: torch.from_numpy(arrays[f"{split}_{name}"].astype(np.int64)) for name in names}
+            labels = {name: to_label_tensor(arrays[f"{split}_{name}"], f"{split}_{name}") for name in names}
             parts.append(TaskImages(to_image_tensor(arrays[wanted[0]], wanted[0]), labels))
         train, self.test = parts
         assert train is not None

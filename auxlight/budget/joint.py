@@ -89,7 +89,11 @@ class JointClassifier(L.LightningModule):
         super().__init__()
         self.trunk = trunk
         self.lr = lr
-        dim = int(trunk.feature_dim)  # type: ignore[arg-type]
+        dim = getattr(trunk, "feature_dim", None)
+        if not isinstance(dim, int):
+            raise InputError(
+                f"`trunk` must say the size of its features in `feature_dim`. Found {type(trunk).__name__} without."
+            )
         # By number: a task's name may be no name of a module.
         self.names = list(classes)
         self.heads = nn.ModuleList([Head(dim, classes[name]) for name in self.names])

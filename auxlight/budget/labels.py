@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral
 
 from auxlight.errors import InputError
 
@@ -49,7 +50,7 @@ class LabelType:
         where = f"of label type {self.name!r}"
         if not exact(self.cost, "cost") > 0:
             raise InputError(f"`cost` {where} must be above 0. Found cost={self.cost}.")
-        if self.available is not None and (self.available < 0 or self.available != int(self.available)):
+        if self.available is not None and (not isinstance(self.available, Integral) or self.available < 0):
             raise InputError(f"`available` {where} must be an integer ≥ 0, or null. Found available={self.available}.")
         if not (self.priority >= 0 and math.isfinite(self.priority)):
             raise InputError(f"`priority` {where} must be a finite number ≥ 0. Found priority={self.priority}.")

@@ -6,16 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from auxlight.budget.allocate import allocate
-from auxlight.budget.estimate import Estimate, Estimator
+from auxlight.budget.estimate import Estimate, Estimator, measured
 from auxlight.budget.heuristics import heuristics
 from auxlight.budget.images import TaskData, TaskImages
 from auxlight.budget.joint import JointTraining, Training
 from auxlight.budget.labels import Amount, LabelType, Plan, check_market
-from auxlight.budget.ledger import Ledger
+from auxlight.budget.ledger import Ledger, described, fingerprint
 from auxlight.budget.simulate import bought, compare, relative_gain
 from auxlight.errors import InputError
 from auxlight.seeding import derive_seed
@@ -68,6 +69,8 @@ class BudgetStudy:
                 f"`types` and `main` must name tasks of the data, {sorted(data.train.labels)}. "
                 f"Found {(missing or [self.main])[0]!r}."
             )
+        if not any(one.priority for one in self.types):
+            raise InputError("`priority` must be above 0 for one type at least. Found 0 for all of them.")
         known = torch.stack([data.train.labels[name] >= 0 for name in names]).all(0)
         self.is_simulation = bool(known.all())
         self.seed_size = seed_size if self.is_simulation else int(known.sum())
@@ -112,7 +115,7 @@ class BudgetStudy:
     def expected(self, plan: Plan, estimate: Estimate) -> float:
         """Σ_i I_i g_i(n_i): what the allocation maximises."""
         values = zip(self.types, estimate.information, estimate.gains(), strict=True)
-        return sum(value * float(gain(torch.tensor([plan.counts[one.name]]).numpy())[0]) for one, value, gain in values)
+        return sum(value * float(gain(np.array([plan.counts[one.name]]))[0]) for one, value, gain in values)
 
     def simulate(self, seeds: int = 5) -> dict[str, Any]:
         """Buy, train on seed and bought labels together, and measure on the test set, over seeds.
@@ -151,12 +154,12 @@ class BudgetStudy:
     def ledger(self) -> Ledger:
         """Of this study's trainings."""
         plain = {
-            "types": [[one.name, str(one.cost), one.available, one.priority] for one in self.types],
+            "tasks": [one.name for one in self.types],
+            "classes": dict(self.data.classes),
             "seed_size": self.seed_size,
-            "images": len(self.data.train),
-            "data": type(self.data).__name__,
-            "estimator": _plain(self.estimator),
-            "training": _plain(self.training),
+            "data": [fingerprint(part) for part in (self.data.train, self.data.test) if part is not None],
+            "estimator": described(self.estimator),
+            "training": described(self.training),
         }
         return Ledger(self.folder / "trainings.jsonl", plain)
 
@@ -171,24 +174,17 @@ class BudgetStudy:
         def compute() -> dict[str, float]:
             images = bought(self.data.train, self.seed_set(seed), purchase, seed)
             predicted = self.training(images, self.data.classes, names, derive_seed("final", seed))(test.image)
-            return {name: self.estimator.metric(predicted[name], test.labels[name]) for name in names}
+            return {name: measured(self.estimator.metric, predicted, test, name) for name in names}
 
         found: dict[str, float] = self.ledger.get(f"final {seed}/{json.dumps(counts)}", compute)
         return found
 
     def _supplied(self) -> list[LabelType]:
-        """The types with the pool as a limit of their supply."""
-        pool = len(self.data.train) - self.seed_size
-        supply = [pool if one.available is None else min(pool, one.available) for one in self.types]
-        return [LabelType(one.name, one.cost, most, one.priority) for one, most in zip(self.types, supply, strict=True)]
-
-
-def _plain(part: Any) -> dict[str, str]:
-    """What a part is, as far as its attributes say: of functions and objects the names."""
-    values = {}
-    for key, value in sorted(vars(part).items()):
-        if isinstance(value, bool | int | float | str | list | tuple | None):
-            values[key] = str(value)
-        elif not key.startswith("_"):
-            values[key] = getattr(value, "__qualname__", type(value).__qualname__)
-    return {"class": type(part).__qualname__, **values}
+        """The types, with as many labels available as there are images without one."""
+        supplied = []
+        for one in self.types:
+            unknown = int((self.data.train.labels[one.name] < 0).sum())
+            left = len(self.data.train) - self.seed_size if self.is_simulation else unknown
+            most = left if one.available is None else min(left, one.available)
+            supplied.append(LabelType(one.name, one.cost, most, one.priority))
+        return supplied

@@ -101,6 +101,24 @@ def test_at_beta_one_it_is_the_linear_knapsack():
             assert sum(values * list(plan.counts.values())) == pytest.approx(-solved.fun, rel=1e-6)
 
 
+def test_the_scale_of_the_information_changes_no_plan():
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        types = [LabelType(str(i), cost=int(rng.integers(1, 4)), available=9) for i in range(3)]
+        values, gains = rng.uniform(0.5, 2, size=3), [Steps(rng) for _ in range(3)]
+        totals = [
+            total(allocate(types, 20, (scale * values).tolist(), gains), types, values, gains)
+            for scale in (1, 1e-13, 1e13)
+        ]
+        assert totals == pytest.approx([totals[0]] * 3)
+
+
+def test_more_money_than_all_labels_cost_buys_all_labels():
+    types = [LabelType("a", cost=2, available=10), LabelType("b", cost="0.35", available=20)]
+    plan = allocate(types, 1e12, [1, 1], [GeometricGain(0.9)] * 2)
+    assert plan.counts == {"a": 10, "b": 20} and plan.spend == 27
+
+
 def test_the_two_ways_through_the_programme_agree():
     rng = np.random.default_rng(2)
     for _ in range(100):
@@ -158,6 +176,11 @@ def test_no_information_buys_nothing():
         (lambda: allocate([LabelType("a")], 8, [float("nan")], [GeometricGain(0.5)]), ("`information`", "nan")),
         (lambda: allocate([LabelType("a")], 8, [1], [lambda n: 1.0 - n]), ("gain", "'a'")),
         (lambda: allocate([LabelType("a")], "much", [1], [GeometricGain(0.5)]), ("`budget`", "much")),
+        (lambda: LabelType("a", available=float("inf")), ("`available`", "inf")),
+        (
+            lambda: allocate([LabelType("a", cost=0.1 + 0.2), LabelType("b")], 9, [1, 1], [GeometricGain(0.5)] * 2),
+            ("at most", "round the costs"),
+        ),
         (lambda: GeometricGain(0.0), ("`beta`", "0.0")),
         (lambda: GeometricGain(1.1), ("`beta`", "1.1")),
         (lambda: GeometricGain(0.5, block=0), ("`block`", "0")),

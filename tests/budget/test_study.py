@@ -1,6 +1,7 @@
 """The simulation and the command line, with trainings that cost nothing, and one that is real."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,10 @@ from auxlight.budget import (
     relative_gain,
 )
 from auxlight.budget.joint import _Batch
-from auxlight.budget.ledger import Ledger
+from auxlight.budget.ledger import Ledger, described
 from auxlight.budget.simulate import bought
 from auxlight.cli import main
-from auxlight.networks import LeNet
+from auxlight.networks import VGG, LeNet
 from tests.test_cli import mirrors  # noqa: F401
 
 COUNTS = (10, 20, 30, 40)
@@ -77,6 +78,12 @@ class PlantedTraining(Training):
             return answers
 
         return predict
+
+
+def toy():
+    data = Toy()
+    data.load()
+    return data
 
 
 TYPES = [LabelType("a", cost=2), LabelType("b", cost=1, available=50), LabelType("c", cost=1, priority=0)]
@@ -172,10 +179,58 @@ def test_a_simulation_repeats_no_training_and_goes_on_where_it_stopped(tmp_path,
     assert PlantedTraining.trainings <= needed - needed // 2 + 4  # networks that made pseudo-labels are made again
 
 
-def test_results_of_another_study_are_not_taken(tmp_path):
+class Inverted(Toy):
+    """Other images of the same number."""
+
+    def load(self):
+        super().load()
+        self.train = TaskImages(255 - self.train.image, self.train.labels)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"estimator": Estimator(seeds=4, counts=COUNTS)},
+        {"data": Inverted()},
+        {"training": JointTraining(steps=2, trunk=partial(LeNet, feature_dim=8))},
+        {"seed_size": 90},
+    ],
+)
+def test_results_of_another_study_are_not_taken(change, tmp_path):
     study(tmp_path).estimate()
+    parts = {"estimator": Estimator(seeds=3, counts=COUNTS), "training": PlantedTraining(), "seed_size": 80}
+    parts = {"data": Toy()} | parts | change
     with pytest.raises(InputError, match="must be of this study"):
-        study(tmp_path, estimator=Estimator(seeds=4, counts=COUNTS)).estimate()
+        BudgetStudy(types=TYPES, budget=100, folder=tmp_path, **parts).estimate()
+
+
+def test_trunks_with_other_arguments_are_told_apart():
+    trunks = [partial(LeNet, feature_dim=8), partial(LeNet, feature_dim=16), partial(VGG, 11), LeNet]
+    assert len({json.dumps(described(JointTraining(trunk=trunk))) for trunk in trunks}) == 4
+
+
+def test_other_prices_need_no_new_trainings(tmp_path):
+    first = study(tmp_path)
+    first.estimate()
+    types = [LabelType("a", cost=7), *TYPES[1:]]
+    again = BudgetStudy(
+        Toy(), types, 100, seed_size=80, folder=tmp_path, estimator=first.estimator, training=PlantedTraining()
+    )
+    PlantedTraining.trainings = 0
+    again.plans(again.estimate())
+    assert PlantedTraining.trainings == 0
+
+
+def test_metrics_that_are_no_numbers_are_not_written_down(tmp_path):
+    broken = Estimator(seeds=3, counts=COUNTS, metric=NoNumber())
+    with pytest.raises(InputError, match="nan for task 'a'"):
+        study(tmp_path, estimator=broken).estimate()
+    assert "NaN" not in (tmp_path / "trainings.jsonl").read_text()
+
+
+class NoNumber:
+    def __call__(self, predicted, true):
+        return float("nan")
 
 
 def test_gains_and_intervals_are_those_of_scipy():
@@ -227,6 +282,10 @@ def test_labels_that_are_really_to_be_bought_make_a_plan_but_no_simulation(tmp_p
     mine = BudgetStudy(data, TYPES, 100, estimator=estimator, training=PlantedTraining(), folder=tmp_path / "study")
     assert mine.seed_size == 80 and not mine.is_simulation
     assert mine.plans(mine.estimate())[0].spend <= 100
+    # Images of which some labels are known already: those are not bought again.
+    data.train.labels["a"][80:180] = 1
+    supply = [plan.counts["a"] for plan in mine.plans(mine.estimate())]
+    assert max(supply) <= 20
     with pytest.raises(InputError, match="all known"):
         mine.simulate()
 
@@ -242,6 +301,11 @@ def test_labels_that_are_really_to_be_bought_make_a_plan_but_no_simulation(tmp_p
         (lambda f: study(f, estimator=Estimator(counts=(10, 20, 300))).estimate(), "`counts`"),
         (lambda f: study(f, estimator=Estimator(counts=COUNTS, metric=lambda *_: float("nan"))).estimate(), "finite"),
         (lambda f: study(f).simulate(seeds=0), "`seeds`"),
+        (lambda f: BudgetStudy(Toy(), [LabelType("a", priority=0)], 9, folder=f), "`priority`"),
+        (
+            lambda f: JointTraining(steps=1, trunk=torch.nn.Flatten)(toy().train, toy().classes, ["a"], 0),
+            "`feature_dim`",
+        ),
         (lambda f: Estimator(seeds=2), "`seeds`"),
         (lambda f: Estimator(counts=[1, 2]), "`counts`"),
         (lambda f: Estimator(held_out=1.0), "`held_out`"),
@@ -261,6 +325,9 @@ def test_a_ledger_keeps_what_it_was_given(tmp_path):
     ledger = Ledger(path, {"x": 1})
     assert ledger.get("k", lambda: [0.1]) == [0.1] and "k" in ledger
     assert Ledger(path, {"x": 1}).get("k", lambda: pytest.fail("computed again")) == [0.1]
+    path.write_text(path.read_text()[:4])  # cut off within its first line
+    assert Ledger(path, {"x": 1}).get("k", lambda: [0.2]) == [0.2]
+    assert len(path.read_text().splitlines()) == 2
 
 
 @pytest.fixture
@@ -306,6 +373,8 @@ def test_the_command_line_simulates(yaml, capsys):
         (["--main", "z"], "'z'"),
         (["--data", "auxlight.budget.CIFAR100Levels"], "cifar100.npz"),
         (["--nonsense", "1"], "nonsense"),
+        (["--output", "."], "`output`"),
+        (["--folder", "study.yaml"], "study.yaml"),
     ],
 )
 def test_a_mistake_on_the_command_line_ends_with_one_line(yaml, words, part, capsys):
