@@ -72,6 +72,12 @@ def run(words, folders, look):
         words += ["--seeds=2"] if words[1] == "simulate" else []
         main(words)
         return
+    if words[0] == "compare":
+        if not Path("configs").exists():
+            Path("configs").symlink_to(ROOT / "configs")
+        short_run = ["--trainer.max_epochs=1", *VGG, "--data.num_train=200", "--inspection.every_n_epochs=0"]
+        main([*words, "--seeds=[0]", *(f"--common.arguments+={word}" for word in short_run)])
+        return
     for option in ("--trainer.devices", "--trainer.num_nodes"):  # tests/modules/test_ddp.py has two processes
         if option in words:
             words[words.index(option) + 1] = "1"
@@ -100,7 +106,7 @@ def test_every_command_runs_in_the_order_of_the_page(page, mirrors, tmp_path, mo
     folders = {"data": str(mirrors), "photos": str(mirrors)}
     for words in [words for block in blocks(page, "bash") for words in commands(block, tmp_path)]:
         run(words, folders, look=page == "docs/howto/look.md")
-        said = {"predict": "Predictions of", "label": "Labels of", "budget": "Written to"}.get(
+        said = {"predict": "Predictions of", "label": "Labels of", "budget": "Written to", "compare": "Written to"}.get(
             words[0], "test/accuracy"
         )
         assert said in capsys.readouterr().out

@@ -1,0 +1,159 @@
+"""`auxlight compare`: real runs in processes of their own, and what is made of them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from auxlight import InputError
+from auxlight.cli import main
+from auxlight.comparison import Common, Comparison, Method, run_all
+from auxlight.comparison.report import write_report
+from auxlight.comparison.results import table
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TINY = ["--model.width=0.0625", "--model.depth=11", "--data.num_train=200", "--inspection.every_n_epochs=0"]
+
+
+def methods(*names):
+    return {name: Method([str(CONFIGS / f"{name}.yaml")], control=name in ("single", "uniform")) for name in names}
+
+
+def comparison(folder, *names, epochs=1, seeds=(0,)):
+    scale = Common(
+        [str(CONFIGS / "data/digits.yaml"), str(CONFIGS / "small.yaml")], [*TINY, f"--trainer.max_epochs={epochs}"]
+    )
+    return Comparison(methods(*names), seeds, common=scale, folder=folder)
+
+
+def pretend(run, test, validation=0.5, seconds=10.0):
+    """A finished run."""
+    run.folder.mkdir(parents=True)
+    epochs = [
+        {"epoch": e, "seconds": seconds / 2 * (e + 1), "val/accuracy": validation - 0.1 * (1 - e)} for e in (0, 1)
+    ]
+    scores = {f"test/{name}": test for name in ("accuracy", "precision", "recall", "f1")}
+    result = {"validation": validation, "test": scores, "epochs": epochs, "seconds": seconds, "commit": "abc"}
+    run.result.write_text(json.dumps(result))
+
+
+def test_runs_are_real_fits_that_are_not_repeated(tmp_path, capsys):
+    study = comparison(tmp_path, "single", "wa_rl")
+    assert run_all(study.runs()) == []
+    rows = table(study)
+    assert rows["method"].tolist() == ["single", "wa_rl"] and rows["epochs"].tolist() == [1, 1]
+    assert rows["test_accuracy"].between(0, 1).all() and rows["validation_accuracy"].between(0.2, 1).all()
+    assert (rows["seconds_per_epoch"] > 0).all()
+    about = json.loads((study.runs()[0].folder / "run.json").read_text())
+    assert about["command"].startswith("auxlight fit --config") and about["seed"] == 0
+    times = [run.result.stat().st_mtime_ns for run in study.runs()]
+    capsys.readouterr()
+    assert run_all(study.runs()) == []
+    assert "2 of 2 runs are finished" in capsys.readouterr().out
+    assert times == [run.result.stat().st_mtime_ns for run in study.runs()]
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
+    whole, broken = (comparison(tmp_path / name, "single", epochs=6) for name in ("whole", "broken"))
+    assert run_all(whole.runs()) == []
+    (run,) = broken.runs()
+    study = f"comparison({str(tmp_path / 'broken')!r}, 'single', epochs=6)"
+    code = f"from tests.comparison.test_compare import *; run_all({study}.runs())"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, cwd=CONFIGS.parent)
+    last, end = run.folder / "checkpoints" / "last.ckpt", time.monotonic() + 90
+    while not last.is_file() and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if run.result.is_file():
+        pytest.skip("the run was quicker than the kill")
+    assert run_all(broken.runs()) == []
+    columns = ["validation_accuracy", "test_accuracy", "test_f1", "epochs"]
+    pd.testing.assert_frame_equal(table(whole)[columns], table(broken)[columns])
+
+
+def test_a_broken_run_is_reported_and_the_others_finish(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["auxlight"])
+    wrong = Method([str(CONFIGS / "uniform.yaml")], ["--model.aux_weight=-1"])
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        json.dumps(
+            {
+                "methods": {
+                    "wrong": {"configs": wrong.configs, "arguments": wrong.arguments},
+                    "single": {"configs": [str(CONFIGS / "single.yaml")], "control": True},
+                },
+                "seeds": [0],
+                "common": {
+                    "configs": [str(CONFIGS / "data/digits.yaml"), str(CONFIGS / "small.yaml")],
+                    "arguments": [*TINY, "--trainer.max_epochs=1"],
+                },
+                "folder": str(tmp_path / "runs"),
+            }
+        )
+    )
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "--config", str(study), "--jobs", "2"])
+    printed = capsys.readouterr()
+    assert stop.value.code == 2 and "1 runs failed" in printed.err
+    assert "1 runs are not finished" in printed.out and "| single | 1 |" in printed.out
+    log = next((tmp_path / "runs").rglob("wrong/*/seed_0/log.txt"))
+    assert "aux_weight" in log.read_text().splitlines()[-1]
+
+
+def test_the_report_says_what_may_be_said(tmp_path):
+    study = comparison(tmp_path, "single", "uniform", "human", "random", seeds=range(5))
+    for run in study.runs():
+        gain = {"single": 0.0, "uniform": 0.02, "human": 0.10, "random": 0.021}[run.method]
+        wobble = 0.01 * (run.seed % 3) + 0.003 * ((run.seed * 7 + len(run.method)) % 4)
+        pretend(run, 0.6 + gain + wobble, 0.5 + gain, seconds=10.0 + 20 * (run.method == "human"))
+    page = write_report(study).read_text()
+    assert "Best control by validation accuracy: **uniform**" in page
+    assert "Distinguishable from single: uniform, human, random." in page
+    assert "Distinguishable from uniform: single, human." in page
+    assert "Not distinguishable from uniform: random." in page
+    (row,) = [line for line in page.splitlines() if line.startswith("| human ")]
+    own = [0.6 + 0.10 + 0.01 * (s % 3) + 0.003 * ((s * 7 + 5) % 4) for s in range(5)]
+    assert f"{100 * sum(own) / 5:.1f} ±" in row and "15.0 s = 3.0 ×" in row
+    rows = pd.read_csv(tmp_path / "runs.csv")
+    assert len(rows) == 20 and set(rows["commit"]) == {"abc"}
+    assert (tmp_path / "curves_data.png").stat().st_size > 5000 and (tmp_path / "bars_data.png").stat().st_size > 5000
+    again = write_report(study).read_text()
+    assert again == page
+
+
+def test_another_config_is_another_run(tmp_path):
+    config = tmp_path / "single.yaml"
+    config.write_text((CONFIGS / "single.yaml").read_text())
+    study = Comparison({"single": Method([str(config)], control=True)}, [0], folder=tmp_path)
+    before = study.runs()[0].folder
+    config.write_text(config.read_text() + "\n# changed\n")
+    assert study.runs()[0].folder != before
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"methods": {}}, "`methods`"),
+        ({"methods": {"a": Method([str(CONFIGS / "single.yaml")])}}, "none a control"),
+        ({"seeds": []}, "`seeds`"),
+        ({"seeds": [1, 1]}, "`seeds`"),
+        ({"reference": "human"}, "`reference`"),
+        ({"common": Common(["nowhere.yaml"])}, "nowhere.yaml"),
+    ],
+)
+def test_each_mistake_gets_one_line(options, part):
+    with pytest.raises(InputError) as error:
+        Comparison(**{"methods": methods("single", "human")} | options)
+    assert part in str(error.value) and "\n" not in str(error.value)
+
+
+def test_there_must_be_a_job():
+    with pytest.raises(InputError, match="`jobs`"):
+        run_all([], jobs=0)
