@@ -43,6 +43,12 @@ class AuxlightCLI(LightningCLI):
         )
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(Inspection, "inspection")
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=True,
+            help="Test the checkpoint that validated best once the fit is over; false while settings are chosen.",
+        )
         parser.set_defaults(
             {
                 "trainer.logger": {
@@ -94,11 +100,14 @@ class AuxlightCLI(LightningCLI):
         callback = self.trainer.checkpoint_callback  # None in a fast_dev_run
         checkpoint = callback if isinstance(callback, ModelCheckpoint) else None
         best = checkpoint.best_model_path if checkpoint else ""
-        self.trainer.test(self.model, self.datamodule, ckpt_path=best or None)
+        tests = self.config[self.subcommand].test_after_fit
+        if tests:
+            self.trainer.test(self.model, self.datamodule, ckpt_path=best or None)
         logs = self.trainer.log_dir  # asks all devices
         if self.trainer.is_global_zero and checkpoint:
             tested = f"{best} (best {checkpoint.monitor})" if best else "the network after the last epoch"
-            print(f"Tested:      {tested}")
+            if tests:
+                print(f"Tested:      {tested}")
             print(f"Checkpoints: {checkpoint.dirpath}")
             if logs:
                 print(f"TensorBoard: tensorboard --logdir {logs}")

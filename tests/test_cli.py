@@ -14,6 +14,8 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 METHODS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "small")
 # Two steps of the smallest network that the command line can ask for.
 TINY = ["--model.depth=11", "--model.width=0.0625", "--trainer.limit_train_batches=2", "--trainer.max_epochs=1"]
+TINY.append("--inspection.every_n_epochs=0")  # half a second each; what it shows is tests/inspection's
+LOOK = "--inspection.every_n_epochs=20"
 ONE_CYCLE = "torch.optim.lr_scheduler.OneCycleLR"
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
@@ -421,14 +423,15 @@ def test_a_report_without_a_known_shape_is_kept_whole():
 
 
 def test_an_inspection_among_the_callbacks_takes_the_place_of_the_default_one():
-    words = [*arguments("human", "data/digits"), "--data.num_train=200", "--trainer.callbacks+=auxlight.Inspection"]
+    words = [*arguments("human", "data/digits"), LOOK, "--data.num_train=200"]
+    words.append("--trainer.callbacks+=auxlight.Inspection")
     main([*words, "--trainer.callbacks.num_images=7"])
     assert len(event_tags().Images("confusion/primary")) == 1
     assert len((next(Path("logs").rglob("metadata.tsv"))).read_text().splitlines()) == 8
 
 
 def test_inspection_is_configured_and_switched_off_by_arguments_of_its_own():
-    words = [*arguments("human", "data/digits"), "--data.num_train=200"]
+    words = [*arguments("human", "data/digits"), "--data.num_train=200", LOOK]
     main([*words, "--inspection.views=[auxlight.inspection.LabelUsage]"])
     assert event_tags().Tags()["images"] == ["label_usage"]
     main([*words, "--inspection.every_n_epochs=0", "--trainer.logger.name=other"])

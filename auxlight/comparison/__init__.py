@@ -4,6 +4,7 @@ from auxlight.comparison.record import RunRecord
 from auxlight.comparison.runner import run_all
 from auxlight.comparison.spec import Common, Comparison, Method, Run
 from auxlight.comparison.statistics import Difference, Interval, best_of, differences, holm, mean_interval
+from auxlight.comparison.tuning import Tuning
 
 __all__ = [
     "Common",
@@ -13,6 +14,7 @@ __all__ = [
     "Method",
     "Run",
     "RunRecord",
+    "Tuning",
     "best_of",
     "differences",
     "holm",

@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser
 
 from auxlight.comparison.report import write_report
 from auxlight.comparison.runner import run_all
-from auxlight.comparison.spec import Comparison
+from auxlight.comparison.spec import Comparison, Run
 from auxlight.errors import InputError
 
 
@@ -29,11 +29,18 @@ def main(words: Sequence[str]) -> None:
     arguments = parser.instantiate(parser.parse_args(list(words))).as_dict()
     jobs, report_only, _ = (arguments.pop(key, None) for key in ("jobs", "report_only", "config"))
     comparison = Comparison(**arguments)
+    if not report_only:
+        _refuse(run_all(comparison.tuning_runs(), jobs), "settings cannot be chosen yet")
     failed = [] if report_only else run_all(comparison.runs(), jobs)
     path = write_report(comparison)
     print(path.read_text())
     print(f"Written to {path}, every run to {path.with_name('runs.csv')}")
+    _refuse(failed, "all others are in the report")
+
+
+def _refuse(failed: Sequence[Run], consequence: str) -> None:
     if failed:
         raise InputError(
-            f"{len(failed)} runs failed, the first in {failed[0].folder}: see its log.txt, and start again to go on."
+            f"{len(failed)} runs failed, {consequence}. The first is in {failed[0].folder}: see its log.txt, and start "
+            "again to go on."
         )

@@ -1,32 +1,62 @@
 """What a run of a comparison leaves behind."""
 
 import json
+import math
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 import torchvision
 
+from auxlight.datamodules import ImageDataModule
+from auxlight.inspection.gradients import task_gradients
+from auxlight.modules.classifier import AuxiliaryClassifier
+from auxlight.networks.buffers import evaluation_mode
+
+GRADIENT_IMAGES = 64
+
 
 class RunRecord(L.Callback):
-    """Leaves `result.json` in a run's folder once it was tested; its curves survive an interruption.
+    """Leaves `result.json` in a run's folder once it is finished; its curves survive an interruption.
+
+    Beside the metrics each epoch has lengths and cosines of the tasks' gradients for the trunk (on 64 validation
+    images) and how far the epoch's last step moved the trunk: a larger step and better features are told apart by them.
 
     Args:
         folder: of the run.
+        tested: whether a test ends it.
+        last_epochs: the paper's protocol: of so many last epochs the test accuracy is measured, after each; their mean
+            is the result's "last_epochs".
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, tested: bool = True, last_epochs: int = 0) -> None:
         self.folder = Path(folder)
+        self.tested = tested
+        self.last_epochs = last_epochs
         self.epochs: list[dict[str, float]] = []
         self.seconds = 0.0
+        self._update = 0.0
         self._start = time.perf_counter()
+        self._before: list[torch.Tensor] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The clock starts before the first epoch, and an agent's in it."""
         self._start = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Before an epoch's last step, where the trunk stands."""
+        if trainer.is_last_batch and isinstance(pl_module, AuxiliaryClassifier):
+            self._before = [parameter.detach().clone() for parameter in pl_module.trunk.parameters()]
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """And after it, how far it went."""
+        if self._before and isinstance(pl_module, AuxiliaryClassifier):
+            pairs = zip(self._before, pl_module.trunk.parameters(), strict=True)
+            squares = sum(float((after.detach() - before).square().sum()) for before, after in pairs)
+            self._update, self._before = squares**0.5, []
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A point of the curves."""
@@ -35,14 +65,38 @@ class RunRecord(L.Callback):
         self.seconds += time.perf_counter() - self._start
         self._start = time.perf_counter()
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+        numbers |= {"trunk/update_norm": self._update, **self._gradients(trainer, pl_module)}
+        self._start = time.perf_counter()
+        if trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
+            numbers["test/accuracy"] = _test_accuracy(trainer, pl_module)
+            self._start = time.perf_counter()
         self.epochs.append({"epoch": trainer.current_epoch, "seconds": self.seconds, **numbers})
 
+    def _gradients(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
+        """Of the tasks, on always the same validation images; the clock stands still."""
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(module, AuxiliaryClassifier) or not isinstance(data, ImageDataModule):
+            return {}
+        batch = trainer.strategy.batch_to_device(data.sample("val", GRADIENT_IMAGES, 0))
+        found = task_gradients(module, batch)
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The end of a run that is not tested."""
+        if not self.tested:
+            self._write(trainer)
+
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write everything down, at once and whole."""
+        """The end of one that is."""
+        self._write(trainer)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        """Everything, at once and whole."""
         test = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
         result = {
             "validation": max((row.get("val/accuracy", 0.0) for row in self.epochs), default=0.0),
             "test": test,
+            "last_epochs": _mean([row["test/accuracy"] for row in self.epochs if "test/accuracy" in row]),
             "epochs": self.epochs,
             "seconds": self.seconds,
             "commit": commit(),
@@ -61,8 +115,27 @@ class RunRecord(L.Callback):
         return {"epochs": self.epochs, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with them."""
-        self.epochs, self.seconds = state_dict["epochs"], state_dict["seconds"]
+        """Go on with them; the test of an earlier epoch's checkpoint takes none away."""
+        if len(state_dict["epochs"]) >= len(self.epochs):
+            self.epochs, self.seconds = state_dict["epochs"], state_dict["seconds"]
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+@torch.no_grad()
+def _test_accuracy(trainer: L.Trainer, module: L.LightningModule) -> float:
+    """Of the network as it is; on several devices the mean of their shares."""
+    right = count = 0
+    data = cast(ImageDataModule, cast(Any, trainer).datamodule)
+    with evaluation_mode(module), trainer.precision_plugin.val_step_context():
+        for raw in data.loader("test"):
+            batch = trainer.strategy.batch_to_device(raw)
+            right += int((module(batch.image).argmax(-1) == batch.primary).sum())
+            count += len(batch.primary)
+    mean = torch.tensor(right / count, device=module.device)
+    return float(cast(torch.Tensor, trainer.strategy.reduce(mean, reduce_op="mean")))
 
 
 def commit() -> str:

@@ -9,6 +9,9 @@ from auxlight.comparison.results import curves, missing, scores, table
 from auxlight.comparison.spec import Comparison
 from auxlight.comparison.statistics import Difference, Interval, best_of, differences, mean_interval
 
+# What a protocol calls the test accuracy.
+COLUMNS = {"validation": "test_accuracy", "paper": "last_epochs_accuracy"}
+
 
 def write_report(comparison: Comparison) -> Path:
     """Write `runs.csv`, `report.md` and plots into the comparison's folder.
@@ -27,6 +30,9 @@ def write_report(comparison: Comparison) -> Path:
     if len(rows):
         commits = ", ".join(sorted(set(rows["commit"])))
         lines += [f"{len(rows)} runs, commit {commits}. ± is half of a 95 % confidence interval over seeds.", ""]
+        if comparison.protocol == "paper":
+            lines += ["Test accuracy is the mean of those after each of the last 15 epochs (the paper's protocol).", ""]
+        lines += _tuning(comparison)
         for data in comparison.data:
             part = rows[rows["data"] == data]
             if len(part):
@@ -36,8 +42,27 @@ def write_report(comparison: Comparison) -> Path:
     return path
 
 
+def _tuning(comparison: Comparison) -> list[str]:
+    """What each method was given, and what it chose."""
+    if comparison.tuning is None:
+        return []
+    seeds = len(comparison.tuning.seeds)
+    lines = [
+        f"Every method tried up to {comparison.tuning.budget} settings with {seeds} seed(s); validation chose.",
+        "",
+    ]
+    lines += ["| data | method | settings tried | chosen |", "|---|---|---|---|"]
+    for data in comparison.data:
+        for method in comparison.methods:
+            chosen = comparison.chosen(data, method)
+            text = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in chosen.items()) or "(no choice)"
+            lines.append(f"| {data} | {method} | {len(comparison.settings(method))} | {text} |")
+    return [*lines, ""]
+
+
 def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]:
-    test, validation = scores(rows, "test_accuracy"), scores(rows, "validation_accuracy")
+    column = COLUMNS[comparison.protocol]
+    test, validation = scores(rows, column), scores(rows, "validation_accuracy")
     controls = [name for name in comparison.controls if name in test]
     lines = [f"## {data}", ""]
     seconds = rows.groupby("method")["seconds_per_epoch"].mean()
@@ -55,7 +80,7 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
     lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for method in test:
         own = rows[rows["method"] == method]
-        cells = [method, str(len(own)), _percent(mean_interval(own["test_accuracy"].to_numpy()))]
+        cells = [method, str(len(own)), _percent(mean_interval(own[column].to_numpy()))]
         cells += [f"{100 * own['validation_accuracy'].mean():.1f}", f"{100 * own['test_f1'].mean():.1f}"]
         cells += [f"{seconds[method]:.1f} s" + (f" = {seconds[method] / unit:.1f} ×" if unit else "")]
         for found in compared.values():
@@ -71,8 +96,25 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
         alike = [one.method for one in found if not one.is_distinguishable]
         lines.append(f"- Distinguishable from {control}: {', '.join(apart) or 'none'}.")
         lines.append(f"- Not distinguishable from {control}: {', '.join(alike) or 'none'}.")
+    lines += _diagnostics(rows)
     plots = _plots(comparison, data, rows)
     return [*lines, "", *(f"![{path.stem}]({path.name})" for path in plots), ""]
+
+
+def _diagnostics(rows: pd.DataFrame) -> list[str]:
+    """How far each method's trunk is pulled and moved, means over epochs and seeds."""
+    columns = [name for name in rows.columns if name.startswith(("gradients/", "trunk/")) and rows[name].notna().any()]
+    if not columns:
+        return []
+    lines = ["", f"| method | {' | '.join(columns)} |", f"|{'---|' * (len(columns) + 1)}"]
+    means = rows.groupby("method", sort=False)[columns].mean()
+    for method, row in means.iterrows():
+        cells = ["" if value != value else f"{value:.3g}" for value in row]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    note = (
+        "Gradients for the trunk on 64 validation images, and the last step of each epoch: means over epochs and seeds."
+    )
+    return [*lines, "", note]
 
 
 def _percent(interval: Interval) -> str:
@@ -99,7 +141,7 @@ def _plots(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[Path]:
     axes.legend(fontsize=8)
     axes = bars.add_subplot()
     names = list(dict.fromkeys(rows["method"]))
-    found = [mean_interval(rows[rows["method"] == name]["test_accuracy"].to_numpy()) for name in names]
+    found = [mean_interval(rows[rows["method"] == name][COLUMNS[comparison.protocol]].to_numpy()) for name in names]
     axes.barh(names, [one.mean for one in found], xerr=[0 if one.half != one.half else one.half for one in found])
     axes.invert_yaxis()
     axes.set_xlabel("test accuracy (mean, and 95 % confidence interval)")

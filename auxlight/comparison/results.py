@@ -24,15 +24,25 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 "method": run.method,
                 "control": comparison.methods[run.method].control,
                 "seed": run.seed,
+                "setting": json.dumps(run.setting) if run.setting else "",
                 "validation_accuracy": result["validation"],
                 **{f"test_{name}": result["test"].get(f"test/{name}") for name in METRICS},
+                "last_epochs_accuracy": result.get("last_epochs"),
                 "epochs": epochs,
+                **_means(result["epochs"]),
                 "seconds_per_epoch": result["seconds"] / max(1, epochs),
                 "commit": result["commit"],
                 "folder": str(run.folder.relative_to(comparison.folder)),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _means(epochs: list[dict[str, float]]) -> dict[str, float]:
+    """Over the epochs, of how far the trunk is pulled and moved."""
+    names = sorted({name for row in epochs for name in row if name.startswith(("gradients/", "trunk/"))})
+    found = {name: [row[name] for row in epochs if name in row] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def missing(comparison: Comparison) -> list[Run]:

@@ -56,6 +56,10 @@ def command(run: Run) -> list[str]:
     words += [f"--trainer.logger={logger}", f"--trainer.logger.save_dir={run.folder}"]
     words += ["--trainer.logger.name=", "--trainer.logger.version=", "--trainer.logger.default_hp_metric=false"]
     words += ["--trainer.callbacks+=auxlight.comparison.RunRecord", f"--trainer.callbacks.folder={run.folder}"]
+    if run.last_epochs:
+        words.append(f"--trainer.callbacks.last_epochs={run.last_epochs}")
+    if not run.reads_test:
+        words += ["--trainer.callbacks.tested=false", "--test_after_fit=false"]
     last = run.folder / "checkpoints" / "last.ckpt"
     return [*words, f"--ckpt_path={last}"] if last.is_file() else words
 
@@ -64,7 +68,8 @@ def run_one(run: Run, jobs: int = 1) -> bool:
     """Run it, in a process of its own with its share of the cores; whether it is finished then."""
     run.folder.mkdir(parents=True, exist_ok=True)
     words = command(run)
-    about = {"method": run.method, "data": run.data, "seed": run.seed, "command": shlex.join(["auxlight", *words])}
+    about = {"method": run.method, "data": run.data, "seed": run.seed, "setting": run.setting}
+    about["command"] = shlex.join(["auxlight", *words])
     (run.folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}

@@ -5,9 +5,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from auxlight.comparison.tuning import Setting, Tuning, Value, as_arguments, validation_of
 from auxlight.errors import InputError
+
+PAPERS_EPOCHS = 15
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,13 @@ class Method:
         configs: YAML files, the later ones laid over the earlier ones.
         arguments: further arguments of `auxlight fit`, such as ``--model.aux_weight=4``.
         control: whether it is one of the controls that methods are compared with.
+        grid: of the tuning, laid over the shared one.
     """
 
     configs: list[str]
     arguments: list[str] = field(default_factory=list)
     control: bool = False
+    grid: dict[str, list[Value]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,9 @@ class Run(NamedTuple):
         seed: of `seed_everything`.
         words: of `auxlight fit`, without the seed and the folder.
         folder: of its own.
+        setting: of the tuning; empty without one.
+        reads_test: whether it is tested in the end; not while settings are chosen.
+        last_epochs: see `RunRecord`.
     """
 
     method: str
@@ -54,11 +62,15 @@ class Run(NamedTuple):
     seed: int
     words: tuple[str, ...]
     folder: Path
+    setting: Setting
+    reads_test: bool
+    last_epochs: int
 
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.data}/{self.method}/seed {self.seed}"
+        setting = "".join(f", {key} {value}" for key, value in self.setting.items())
+        return f"{'' if self.reads_test else 'tuning '}{self.data}/{self.method}/seed {self.seed}{setting}"
 
     @property
     def result(self) -> Path:
@@ -75,6 +87,9 @@ class Comparison:
         data: overlays by name; by default the methods' own data.
         common: laid over method and data, such as a scale.
         reference: the control that all are compared with, beside the best one; by default the first control.
+        tuning: what each method may choose first, by validation; by default nothing.
+        protocol: "validation": the test accuracy of the checkpoint that validated best, read once; "paper": the mean
+            test accuracy after each of the last 15 epochs, as the RL-AUX paper reports it.
         folder: of runs, table and report.
 
     Raises:
@@ -88,12 +103,16 @@ class Comparison:
         data: dict[str, Common] | None = None,
         common: Common | None = None,
         reference: str | None = None,
+        tuning: Tuning | None = None,
+        protocol: Literal["validation", "paper"] = "validation",
         folder: str | Path = "logs/compare",
     ) -> None:
         self.methods = methods
         self.seeds = list(seeds)
         self.data = data or {"data": Common()}
         self.common = common or Common()
+        self.tuning = tuning
+        self.protocol = protocol
         self.folder = Path(folder)
         if not methods or not self.controls:
             raise InputError(
@@ -105,6 +124,11 @@ class Comparison:
         self.reference = reference or self.controls[0]
         if self.reference not in self.controls:
             raise InputError(f"`reference` must be a control, {self.controls}. Found reference={self.reference!r}.")
+        if tuning is not None and set(tuning.seeds) & set(self.seeds):
+            raise InputError(
+                "`seeds` of the tuning must be others than those of the comparison, which are to be fresh. "
+                f"Found both with {sorted(set(tuning.seeds) & set(self.seeds))}."
+            )
         for path in self._files():
             if not Path(path).is_file():
                 raise InputError(f"`configs` must be files. Found none at {path}.")
@@ -115,18 +139,65 @@ class Comparison:
         return [name for name, method in self.methods.items() if method.control]
 
     def runs(self) -> list[Run]:
-        """All of them, seed by seed, so that a study that is cut short has all methods of its first seeds."""
-        return [self._run(data, method, seed) for seed in self.seeds for data in self.data for method in self.methods]
+        """Those of the comparison, seed by seed, so that one that is cut short has all methods of its first seeds.
 
-    def _run(self, data: str, method: str, seed: int) -> Run:
+        Raises:
+            InputError: before the tuning's runs are finished.
+        """
+        chosen = {(data, method): self.chosen(data, method) for data in self.data for method in self.methods}
+        return [
+            self._run(data, method, seed, chosen[data, method], True)
+            for seed in self.seeds
+            for data in self.data
+            for method in self.methods
+        ]
+
+    def tuning_runs(self) -> list[Run]:
+        """Those that settings are chosen by; none without a tuning. The test set is not read."""
+        if self.tuning is None:
+            return []
+        return [
+            self._run(data, method, seed, setting, False)
+            for seed in self.tuning.seeds
+            for data in self.data
+            for method in self.methods
+            for setting in self.settings(method)
+        ]
+
+    def settings(self, method: str) -> list[Setting]:
+        """What a method may choose from."""
+        return [{}] if self.tuning is None else self.tuning.settings(self.methods[method].grid)
+
+    def chosen(self, data: str, method: str) -> Setting:
+        """The setting of the highest mean validation accuracy over the tuning's seeds; the first one of equals.
+
+        Raises:
+            InputError: runs of the tuning that are not finished.
+        """
+        settings = self.settings(method)
+        if self.tuning is None or len(settings) == 1:
+            return settings[0]
+        means = []
+        for setting in settings:
+            runs = [self._run(data, method, seed, setting, False) for seed in self.tuning.seeds]
+            waiting = [run for run in runs if not run.result.is_file()]
+            if waiting:
+                raise InputError(f"Settings can be chosen once all were tried. Found unfinished: {waiting[0].name}.")
+            means.append(sum(validation_of(run.result) for run in runs) / len(runs))
+        return settings[means.index(max(means))]
+
+    def _run(self, data: str, method: str, seed: int, setting: Setting, reads_test: bool) -> Run:
         parts = (self.methods[method], self.data[data], self.common)
         configs = [path for part in parts for path in part.configs]
-        arguments = [word for part in parts for word in part.arguments]
+        arguments = [*(word for part in parts for word in part.arguments), *as_arguments(setting)]
         words = (*(word for path in configs for word in ("--config", path)), *arguments)
         # What the configs say belongs to the run: one that has changed makes another run of it.
         texts = [Path(path).read_text() for path in configs]
-        digest = hashlib.sha256(json.dumps([texts, arguments]).encode()).hexdigest()[:10]
-        return Run(method, data, seed, words, self.folder / "runs" / data / method / digest / f"seed_{seed}")
+        protocol = [self.protocol] if reads_test and self.protocol != "validation" else []
+        digest = hashlib.sha256(json.dumps([texts, arguments, *protocol]).encode()).hexdigest()[:10]
+        folder = self.folder / ("runs" if reads_test else "tuning") / data / method / digest / f"seed_{seed}"
+        last_epochs = PAPERS_EPOCHS if self.protocol == "paper" and reads_test else 0
+        return Run(method, data, seed, words, folder, setting, reads_test, last_epochs)
 
     def _files(self) -> list[str]:
         parts: list[Method | Common] = [*self.methods.values(), *self.data.values(), self.common]

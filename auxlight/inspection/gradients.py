@@ -2,11 +2,13 @@
 
 import torch
 
+from auxlight.batch import Batch
 from auxlight.errors import InputError
 from auxlight.inspection.board import Board
 from auxlight.inspection.evidence import Evidence
 from auxlight.inspection.view import View
 from auxlight.modules.aside import aside
+from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.networks.buffers import evaluation_mode
 
 
@@ -31,22 +33,31 @@ class TaskGradients(View):
 
     def show(self, evidence: Evidence, board: Board) -> None:
         """See `View.show`."""
-        module = evidence.module
-        trunk = [parameter for parameter in module.trunk.parameters() if parameter.requires_grad]
-        if not trunk:
+        if not any(parameter.requires_grad for parameter in evidence.module.trunk.parameters()):
             return
-        batch = evidence.batch.select(torch.arange(min(self.num_images, len(evidence.losses)), device=module.device))
-        with aside(module, 0), evaluation_mode(module):
-            features = module.features(batch.image)
-            losses = module.task_losses(features, module.primary_head(features), batch).means()
-            rows = []
-            for mean in losses:
-                slopes = torch.autograd.grad(mean, trunk, retain_graph=True, materialize_grads=True)
-                rows.append(torch.cat([slope.flatten() for slope in slopes]).float())
-        gradients = torch.stack(rows)
-        norms = gradients.norm(dim=1)
-        cosines = gradients @ gradients[0] / (norms * norms[0])  # nan where a gradient vanishes
-        names = module.combiner.names
-        board.scalars({f"gradients/{name}_norm": float(norm) for name, norm in zip(names, norms, strict=True)})
-        pairs = list(zip(names, cosines, strict=True))[1:]
-        board.scalars({f"gradients/{name}_cosine": float(cosine) for name, cosine in pairs})
+        chosen = torch.arange(min(self.num_images, len(evidence.losses)), device=evidence.module.device)
+        board.scalars(task_gradients(evidence.module, evidence.batch.select(chosen)))
+
+
+def task_gradients(module: AuxiliaryClassifier, batch: Batch) -> dict[str, float]:
+    """Lengths of the tasks' gradients for the trunk, and their cosines with the primary one's; see `TaskGradients`.
+
+    Args:
+        module: with a trunk that trains.
+        batch: images with their labels, on the module's device.
+    """
+    trunk = [parameter for parameter in module.trunk.parameters() if parameter.requires_grad]
+    with aside(module, 0), evaluation_mode(module):
+        features = module.features(batch.image)
+        losses = module.task_losses(features, module.primary_head(features), batch).means()
+        rows = []
+        for mean in losses:
+            slopes = torch.autograd.grad(mean, trunk, retain_graph=True, materialize_grads=True)
+            rows.append(torch.cat([slope.flatten() for slope in slopes]).float())
+    gradients = torch.stack(rows)
+    norms = gradients.norm(dim=1)
+    cosines = gradients @ gradients[0] / (norms * norms[0])  # nan where a gradient vanishes
+    names = module.combiner.names
+    found = {f"gradients/{name}_norm": float(norm) for name, norm in zip(names, norms, strict=True)}
+    pairs = list(zip(names, cosines, strict=True))[1:]
+    return found | {f"gradients/{name}_cosine": float(cosine) for name, cosine in pairs}

@@ -49,7 +49,9 @@ def test_runs_are_real_fits_that_are_not_repeated(tmp_path, capsys):
     rows = table(study)
     assert rows["method"].tolist() == ["single", "wa_rl"] and rows["epochs"].tolist() == [1, 1]
     assert rows["test_accuracy"].between(0, 1).all() and rows["validation_accuracy"].between(0.2, 1).all()
-    assert (rows["seconds_per_epoch"] > 0).all()
+    assert (rows["seconds_per_epoch"] > 0).all() and (rows["trunk/update_norm"] > 0).all()
+    assert rows["gradients/labelled_cosine"].isna().tolist() == [True, False]
+    assert "| method | gradients/" in write_report(study).read_text()
     about = json.loads((study.runs()[0].folder / "run.json").read_text())
     assert about["command"].startswith("auxlight fit --config") and about["seed"] == 0
     times = [run.result.stat().st_mtime_ns for run in study.runs()]
@@ -126,6 +128,23 @@ def test_the_report_says_what_may_be_said(tmp_path):
     assert (tmp_path / "curves_data.png").stat().st_size > 5000 and (tmp_path / "bars_data.png").stat().st_size > 5000
     again = write_report(study).read_text()
     assert again == page
+
+
+def test_the_papers_protocol_is_the_mean_of_the_last_epochs(tmp_path):
+    scale = Common(
+        [str(CONFIGS / "data/digits.yaml"), str(CONFIGS / "small.yaml")],
+        [*TINY, "--trainer.max_epochs=2", "--data.batch_size=50"],
+    )
+    study = Comparison(methods("single"), [0], common=scale, protocol="paper", folder=tmp_path)
+    (run,) = study.runs()
+    assert run.folder != comparison(tmp_path, "single", epochs=2).runs()[0].folder
+    assert run_all([run]) == []
+    result = json.loads(run.result.read_text())
+    found = [row["test/accuracy"] for row in result["epochs"]]
+    assert len(found) == 2 and result["last_epochs"] == pytest.approx(sum(found) / 2)
+    best = max(result["epochs"], key=lambda row: row["val/accuracy"])
+    assert best["test/accuracy"] == pytest.approx(result["test"]["test/accuracy"], abs=1e-6)
+    assert "last 15 epochs" in write_report(study).read_text()
 
 
 def test_another_config_is_another_run(tmp_path):

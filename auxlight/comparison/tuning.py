@@ -1,0 +1,63 @@
+"""The same tuning for every method and every control."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from auxlight.errors import InputError
+from auxlight.seeding import derive_seed
+
+Value = str | int | float | bool
+Setting = dict[str, Value]  # argument of `auxlight fit` → value
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Before the comparison: of so many settings each method and each control takes the one that validates best.
+
+    Args:
+        grid: arguments of `auxlight fit` and the values to try, such as ``model.optimizer.init_args.lr: [0.01, 0.05]``;
+            a method's own `grid` is laid over it, an empty list takes an argument out.
+        budget: settings that each method tries; drawn from its grid, or all of it where there are no more.
+        seeds: that each setting is tried with; others than the comparison's.
+
+    Raises:
+        InputError: a budget below 1, or no seed.
+    """
+
+    grid: dict[str, list[Value]] = field(default_factory=dict)
+    budget: int = 8
+    seeds: list[int] = field(default_factory=lambda: [1000])
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise InputError(f"`budget` of the tuning must be at least 1. Found budget={self.budget}.")
+        if not self.seeds:
+            raise InputError("`seeds` of the tuning must hold one at least. Found none.")
+
+    def settings(self, own: Mapping[str, Sequence[Value]]) -> list[Setting]:
+        """What a method tries; the same draw whenever it is asked for.
+
+        Args:
+            own: the method's own grid.
+        """
+        grid = {key: values for key, values in {**self.grid, **own}.items() if values}
+        every = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        if len(every) <= self.budget:
+            return every
+        rng = np.random.default_rng(derive_seed("tuning", json.dumps(grid)))
+        return [every[i] for i in sorted(rng.choice(len(every), self.budget, replace=False))]
+
+
+def as_arguments(setting: Setting) -> list[str]:
+    """On the command line."""
+    return [f"--{key}={json.dumps(value) if isinstance(value, bool) else value}" for key, value in setting.items()]
+
+
+def validation_of(result: Path) -> float:
+    """The best validation accuracy of a finished run."""
+    return float(json.loads(result.read_text())["validation"])
