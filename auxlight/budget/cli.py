@@ -13,6 +13,11 @@ from auxlight.budget.labels import Plan
 from auxlight.budget.study import BudgetStudy
 from auxlight.errors import InputError
 
+NOTHING_RISES = (
+    "No learning curve of pseudo-labels rises, so the plan buys nothing. That need not be true of real labels: train "
+    "longer, or give a larger seed set."
+)
+
 
 def main(words: Sequence[str]) -> None:
     """Estimate, allocate and print the plan; with `simulate` buy, train and compare.
@@ -106,7 +111,8 @@ def plan_table(result: dict[str, Any]) -> str:
          f"{plan['information']:.3f}", f"{plan['information'] / best:.0%}" if best else ""]
         for plan in result["plans"]
     ]  # fmt: skip
-    return f"Budget {result['budget']:g}\n\n{_aligned(rows)}\n\n{_aligned(others)}"
+    nothing = "" if best else f"\n\n{NOTHING_RISES}"
+    return f"Budget {result['budget']:g}\n\n{_aligned(rows)}\n\n{_aligned(others)}{nothing}"
 
 
 def _rate(row: dict[str, Any]) -> str:

@@ -356,6 +356,20 @@ def test_the_command_line_prints_and_writes_a_plan(yaml, capsys):
     assert "cheapest first" in printed and "100%" in printed
 
 
+class Stubborn(Training):
+    """Learns nothing, however many labels it is given."""
+
+    def __call__(self, train, classes, tasks, seed):
+        return lambda image: {task: torch.arange(len(image)) % classes[task] for task in tasks}
+
+
+def test_where_nothing_can_be_told_from_the_curves_it_is_said(yaml, capsys):
+    main(["budget", "--config", yaml, "--training", "tests.budget.test_study.Stubborn"])
+    printed = capsys.readouterr().out
+    assert "more tells nothing" in printed and "the plan buys nothing" in printed
+    assert json.loads(Path("here/plan.json").read_text())["plans"][0]["spend"] == 0
+
+
 def test_the_command_line_simulates(yaml, capsys):
     main(["budget", "simulate", "--config", yaml, "--seeds", "2", "--output", "out/found.json"])
     printed = capsys.readouterr().out
