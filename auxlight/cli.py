@@ -1,5 +1,6 @@
 """`auxlight fit|validate|test|predict|label --config METHOD.yaml [--config OVERLAY.yaml …] [--KEY VALUE …]`."""
 
+import importlib
 import logging
 import os
 import sys
@@ -12,9 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from auxlight.budget import cli as budget
 from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint
-from auxlight.comparison import cli as compare
 from auxlight.datamodules import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
@@ -125,8 +124,10 @@ def main(args: ArgsType = None) -> None:
         sys.path.insert(0, os.getcwd())  # as for `python -m`: class paths reach the user's own files
     try:
         words = sys.argv[1:] if args is None else args
-        if isinstance(words, list) and words and words[0] in ("budget", "compare"):
-            {"budget": budget, "compare": compare}[words[0]].main(words[1:])
+        if isinstance(words, list) and words[:1] in (["budget"], ["compare"]):
+            package = {"budget": "budget", "compare": "comparison"}[words[0]]
+            # Only now: their libraries are slow to import.
+            importlib.import_module(f"auxlight.{package}.cli").main(words[1:])
             return
         AuxlightCLI(
             AuxiliaryClassifier,

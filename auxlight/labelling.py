@@ -20,6 +20,7 @@ from auxlight.functional import decided_label
 from auxlight.modules.aside import aside
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.networks.buffers import evaluation_mode
+from auxlight.outputs import writable
 from auxlight.run_config import differences
 
 SPLITS: tuple[Split, ...] = ("train", "meta", "val", "test")
@@ -128,13 +129,7 @@ class AuxlightTrainer(L.Trainer):
         path = Path(output)
         if path.suffix != ".npz":
             raise InputError(f"`output` must be a .npz file. Found output={output!r}.")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        except OSError as error:
-            raise InputError(
-                f"`output` must be a file that can be written. Found {output}: {error.strerror}."
-            ) from error
+        writable(path)
         load_network(model, ckpt_path)
         for difference in differences(ckpt_path, datamodule.batch_size) if view == "trained" else ():
             print(f"Note: {difference}: training images get other crops than in the run. `--view plain` has none.")

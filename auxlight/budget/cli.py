@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 from auxlight.budget.estimate import Estimate
 from auxlight.budget.labels import Plan
 from auxlight.budget.study import BudgetStudy
-from auxlight.errors import InputError
+from auxlight.outputs import writable
 
 NOTHING_RISES = (
     "No learning curve of pseudo-labels rises, so the plan buys nothing. That need not be true of real labels: train "
@@ -42,7 +42,7 @@ def main(words: Sequence[str]) -> None:
     found = parser.instantiate(arguments).as_dict()
     own = {key: found.pop(key, None) for key in ("config", "seed", "output", "seeds")}
     study = BudgetStudy(**found)
-    path = _writable(Path(own["output"] or study.folder / ("simulation.json" if simulate else "plan.json")))
+    path = writable(Path(own["output"] or study.folder / ("simulation.json" if simulate else "plan.json")))
     if simulate:
         result = study.simulate(own["seeds"])
         print(comparison_table(result))
@@ -131,16 +131,6 @@ def comparison_table(result: dict[str, Any]) -> str:
         behind = "" if row["strategy"] == "TABA" else f"{row['behind']:+.1%} ± {row['behind_interval']:.1%}"
         rows.append([row["strategy"], gain, behind])
     return f"{result['seeds']} seeds, mean ± half of the 95 % confidence interval\n\n{_aligned(rows)}"
-
-
-def _writable(path: Path) -> Path:
-    """The path, before hours are spent."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a"):
-            return path
-    except OSError as error:
-        raise InputError(f"`output` must be a file that can be written. Found {path}: {error.strerror}.") from error
 
 
 def _without_nan(value: Any) -> Any:

@@ -63,17 +63,15 @@ class RunRecord(L.Callback):
         if trainer.sanity_checking:
             return
         self.seconds += time.perf_counter() - self._start
-        self._start = time.perf_counter()
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
         numbers |= {"trunk/update_norm": self._update, **self._gradients(trainer, pl_module)}
-        self._start = time.perf_counter()
         if trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
             numbers["test/accuracy"] = _test_accuracy(trainer, pl_module)
-            self._start = time.perf_counter()
         self.epochs.append({"epoch": trainer.current_epoch, "seconds": self.seconds, **numbers})
+        self._start = time.perf_counter()  # what was measured here is no training
 
     def _gradients(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
-        """Of the tasks, on always the same validation images; the clock stands still."""
+        """Of the tasks, on always the same validation images."""
         data = getattr(trainer, "datamodule", None)
         if not isinstance(module, AuxiliaryClassifier) or not isinstance(data, ImageDataModule):
             return {}

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from torch import Tensor
 
 
@@ -49,6 +48,8 @@ def agreement(primary: Tensor, label: Tensor, human: Tensor) -> tuple[float, flo
         Normalised mutual information, in [0, 1] (chance is above 0 in small samples), and adjusted Rand index (0 by
         chance, 1 for the same groups); nan where no class has two human labels.
     """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # slow to import
+
     columns = [part[label >= 0].cpu().numpy() for part in (primary, label, human)]
     found, sizes = [], []
     for y in np.unique(columns[0]):

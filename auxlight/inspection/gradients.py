@@ -33,8 +33,6 @@ class TaskGradients(View):
 
     def show(self, evidence: Evidence, board: Board) -> None:
         """See `View.show`."""
-        if not any(parameter.requires_grad for parameter in evidence.module.trunk.parameters()):
-            return
         chosen = torch.arange(min(self.num_images, len(evidence.losses)), device=evidence.module.device)
         board.scalars(task_gradients(evidence.module, evidence.batch.select(chosen)))
 
@@ -43,10 +41,12 @@ def task_gradients(module: AuxiliaryClassifier, batch: Batch) -> dict[str, float
     """Lengths of the tasks' gradients for the trunk, and their cosines with the primary one's; see `TaskGradients`.
 
     Args:
-        module: with a trunk that trains.
+        module: whose trunk it is; of one that does not train there is nothing to say.
         batch: images with their labels, on the module's device.
     """
     trunk = [parameter for parameter in module.trunk.parameters() if parameter.requires_grad]
+    if not trunk:
+        return {}
     with aside(module, 0), evaluation_mode(module):
         features = module.features(batch.image)
         losses = module.task_losses(features, module.primary_head(features), batch).means()

@@ -50,6 +50,17 @@ def test_it_says_how_far_the_trunk_is_pulled_and_moved(tmp_path):
         assert epoch["gradients/primary_norm"] > 0 and -1 <= epoch["gradients/labelled_cosine"] <= 1
 
 
+def test_a_trunk_that_does_not_train_is_recorded_all_the_same(tmp_path):
+    L.seed_everything(3, verbose=False)
+    data = DigitsDataModule(num_train=100, batch_size=25)
+    module = MultiHeadVGG(data.hierarchy, labeler=HumanLabels(), depth=11, width=0.0625)
+    module.trunk.requires_grad_(False)
+    record = RunRecord(str(tmp_path), tested=False)
+    L.Trainer(**TRAINER, max_epochs=1, num_sanity_val_steps=0, callbacks=[record]).fit(module, data)
+    (epoch,) = json.loads((tmp_path / "result.json").read_text())["epochs"]
+    assert epoch["trunk/update_norm"] == 0 and not [name for name in epoch if name.startswith("gradients/")]
+
+
 def test_the_checkpoint_that_is_tested_takes_no_epoch_away():
     record = RunRecord("x")
     record.load_state_dict({"epochs": [{"epoch": 0}, {"epoch": 1}], "seconds": 2.0})  # a resumed run
