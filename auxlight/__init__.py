@@ -36,7 +36,15 @@ from auxlight.hierarchy import LabelHierarchy
 from auxlight.hypergradient import DoubleBackward, LookAheadGradient, NeumannGradient
 from auxlight.influence import FiniteDifference, ForwardMode
 from auxlight.inspection import Inspection
-from auxlight.labelers import AgentLabels, HumanLabels, Labeler, LabelNetwork, RandomLabels, UniformLabels
+from auxlight.labelers import (
+    AgentLabels,
+    ClusterLabels,
+    HumanLabels,
+    Labeler,
+    LabelNetwork,
+    RandomLabels,
+    UniformLabels,
+)
 from auxlight.modules import AuxiLearnModule, AuxiliaryClassifier, MAXLModule, MultiHeadVGG, MultiHeadWideResNet
 from auxlight.networks import VGG, Head, LeNet, WideResNet
 from auxlight.rl import BatchReward, ImprovementReward, InfluenceReward, RLAuxCallback
@@ -58,6 +66,7 @@ __all__ = [
     "BatchReward",
     "CIFAR10DataModule",
     "CIFAR100SuperclassDataModule",
+    "ClusterLabels",
     "CombinationNetwork",
     "Combiner",
     "DigitsDataModule",

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import yaml
+
 from auxlight.comparison.tuning import Setting, Tuning, Value, as_arguments, validation_of
 from auxlight.errors import InputError
 
@@ -189,12 +191,15 @@ class Comparison:
     def _run(self, data: str, method: str, seed: int, setting: Setting, reads_test: bool) -> Run:
         parts = (self.methods[method], self.data[data], self.common)
         configs = [path for part in parts for path in part.configs]
-        arguments = [*(word for part in parts for word in part.arguments), *as_arguments(setting)]
+        arguments = [word for part in parts for word in part.arguments]
+        if self.tuning is not None and not reads_test:
+            arguments += self.tuning.arguments
+        arguments += as_arguments(setting)
         words = (*(word for path in configs for word in ("--config", path)), *arguments)
-        # What the configs say belongs to the run: one that has changed makes another run of it.
-        texts = [Path(path).read_text() for path in configs]
+        # What the configs say belongs to the run: one that has changed, but for comments, makes another run of it.
+        contents = [yaml.safe_load(Path(path).read_text()) for path in configs]
         protocol = [self.protocol] if reads_test and self.protocol != "validation" else []
-        digest = hashlib.sha256(json.dumps([texts, arguments, *protocol]).encode()).hexdigest()[:10]
+        digest = hashlib.sha256(json.dumps([contents, arguments, *protocol]).encode()).hexdigest()[:10]
         folder = self.folder / ("runs" if reads_test else "tuning") / data / method / digest / f"seed_{seed}"
         last_epochs = PAPERS_EPOCHS if self.protocol == "paper" and reads_test else 0
         return Run(method, data, seed, words, folder, setting, reads_test, last_epochs)

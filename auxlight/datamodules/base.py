@@ -251,6 +251,17 @@ class ImageDataModule(L.LightningDataModule):
         for raw in loader:
             yield cast(L.Trainer, self.trainer).strategy.batch_to_device(raw)
 
+    def plain_batches(self, split: Split) -> Iterator[Batch]:
+        """Every image of a split, in order and as it is; the same on all of the trainer's devices.
+
+        Args:
+            split: "train", "meta", "val" or "test".
+        """
+        self.setup()
+        dataset = self._splits[split]
+        for positions in torch.split(torch.arange(len(dataset)), self.batch_size):
+            yield cast(L.Trainer, self.trainer).strategy.batch_to_device(dataset[Draw(positions, None)])
+
     def train_dataloader(self) -> DataLoader[RawBatch]:
         """Training batches of the main network."""
         return self.loader("train", train=True)

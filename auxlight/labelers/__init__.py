@@ -3,9 +3,19 @@
 from auxlight.labelers.actions import LabelActions
 from auxlight.labelers.agent import AgentLabels
 from auxlight.labelers.base import Labeler
+from auxlight.labelers.cluster import ClusterLabels
 from auxlight.labelers.human import HumanLabels
 from auxlight.labelers.network import LabelNetwork
 from auxlight.labelers.random import RandomLabels
 from auxlight.labelers.uniform import UniformLabels
 
-__all__ = ["AgentLabels", "HumanLabels", "LabelActions", "LabelNetwork", "Labeler", "RandomLabels", "UniformLabels"]
+__all__ = [
+    "AgentLabels",
+    "ClusterLabels",
+    "HumanLabels",
+    "LabelActions",
+    "LabelNetwork",
+    "Labeler",
+    "RandomLabels",
+    "UniformLabels",
+]

@@ -1,13 +1,16 @@
 """Where the auxiliary target of a batch comes from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.hierarchy import LabelHierarchy
+
+# All training images whose primary class is known, in batches and as they are, each time it is called.
+Images = Callable[[], Iterable[Batch]]
 
 
 class Labeler(nn.Module, ABC):
@@ -38,6 +41,16 @@ class Labeler(nn.Module, ABC):
         """
         self.hierarchy = hierarchy
         self.register_buffer("mask", hierarchy.mask, persistent=False)
+
+    def before_step(self, epoch: int, epochs: int | None, trunk: nn.Module, images: Images) -> None:
+        """Called before each step of a fit, for a labeler that looks at more than the batch; most do nothing.
+
+        Args:
+            epoch: of the step, from 0.
+            epochs: of the run; None for one without end.
+            trunk: the main network's.
+            images: all training images.
+        """
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from auxlight.batch import Batch
+from auxlight.errors import InputError
 from auxlight.networks.buffers import lent_buffers
 from auxlight.seeding import isolated_rng
 from auxlight.tasks import LabelledTask
@@ -33,3 +35,19 @@ def aside(module: AuxiliaryClassifier, seed: int) -> Iterator[None]:
             stack.enter_context(task.labeler.at_rest())
             stack.callback(setattr, task, "target", task.target)
         yield
+
+
+def prepare_labelers(module: AuxiliaryClassifier) -> None:
+    """Let the labelers look at more than the batch before a step of a fit."""
+
+    def images() -> Iterator[Batch]:
+        if module.data is None:
+            raise InputError(
+                "A labeler that looks at all training images needs an auxlight data module. Found none: subclass "
+                "ImageDataModule."
+            )
+        for batch in module.data.plain_batches("train"):
+            yield batch.select(batch.primary >= 0)
+
+    for task in labelled_tasks(module):
+        task.labeler.before_step(module.current_epoch, module.trainer.max_epochs, module.trunk, images)

@@ -6,7 +6,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 import lightning as L
-import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from auxlight.functional import focal_loss
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import save_plain_hyperparameters
 from auxlight.labelers.base import Labeler
+from auxlight.modules.aside import prepare_labelers
 from auxlight.modules.checks import check_combiner, check_parts
 from auxlight.modules.metrics import StageMetrics
 from auxlight.modules.optimizers import make_optimizer, make_scheduler
@@ -264,6 +264,10 @@ class AuxiliaryClassifier(L.LightningModule):
         check_combiner(self.combiner, self.trainer, self.data)
         self._streams = BatchStreams()
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Labelers may look at more than the batch."""
+        prepare_labelers(self)
+
     def next_batch(self, stream: str, split: Split) -> Batch:
         """The next batch of a stream beside the training loop; see `BatchStreams`."""
         if self.data is None:
@@ -321,8 +325,7 @@ class AuxiliaryClassifier(L.LightningModule):
         self.log_dict(metrics.primary, on_step=False, on_epoch=True)
         task = self.labelled_task
         if task is not None and batch.auxiliary is not None:
-            with torch.no_grad():
-                metrics.auxiliary.update(task.head(features), batch.auxiliary)
+            metrics.auxiliary.update(task.head(features).detach(), batch.auxiliary)
             self.log_dict(metrics.auxiliary, on_step=False, on_epoch=True)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:

@@ -1,0 +1,99 @@
+"""Control: consistent labels that nobody chose for their use."""
+
+import copy
+from typing import Self
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from auxlight.batch import AuxiliaryTarget, Batch
+from auxlight.errors import InputError
+from auxlight.hierarchy import LabelHierarchy
+from auxlight.labelers.base import Images, Labeler
+from auxlight.seeding import derive_seed, global_seed
+
+
+class ClusterLabels(Labeler):
+    """The nearest of its primary class's ψ k-means centres, in the features of the main network at an earlier time.
+
+    What a method gains over this is due to labels that *help*, not to labels that look alike images agree in. Before
+    `start_epoch` images have weight 0. Then the trunk is copied, and k-means (Lloyd, k-means++) of the copy's features
+    of each class's training images, as they are, gives the centres. Labels follow the augmented image. Deep
+    clustering (Caron et al., 2018) inside each class, where `every_n_epochs` is given.
+
+    Args:
+        start_epoch: first epoch with labels; 0 clusters the features of the untrained network.
+        every_n_epochs: epochs from one clustering to the next; None: one for good.
+        seed: of k-means; by default the run's.
+
+    Raises:
+        InputError: epochs below 0 or 1; at the start of a fit, one that ends before the first clustering.
+    """
+
+    centres: Tensor
+    clustered: Tensor
+
+    def __init__(self, start_epoch: int = 10, every_n_epochs: int | None = None, seed: int | None = None) -> None:
+        super().__init__()
+        if start_epoch < 0:
+            raise InputError(f"`start_epoch` must be at least 0. Found start_epoch={start_epoch}.")
+        if every_n_epochs is not None and every_n_epochs < 1:
+            raise InputError(f"`every_n_epochs` must be at least 1. Found every_n_epochs={every_n_epochs}.")
+        self.start_epoch = start_epoch
+        self.every_n_epochs = every_n_epochs
+        self.seed = seed
+
+    def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module, feature_dim: int) -> None:
+        """Make room for the copy and the centres."""
+        super().bind(hierarchy, trunk, feature_dim)
+        self.eyes = copy.deepcopy(trunk).requires_grad_(False).eval()
+        self.register_buffer("centres", torch.zeros(hierarchy.num_auxiliary, feature_dim))
+        # Epoch of the last clustering, in the checkpoint: a run resumed inside that epoch keeps its labels.
+        self.register_buffer("clustered", torch.tensor(-1))
+
+    def train(self, mode: bool = True) -> Self:
+        """The copy never changes."""
+        super().train(mode)
+        if hasattr(self, "eyes"):
+            self.eyes.eval()
+        return self
+
+    def before_step(self, epoch: int, epochs: int | None, trunk: nn.Module, images: Images) -> None:
+        """Cluster, if it is time to."""
+        if epochs is not None and epochs <= self.start_epoch:
+            raise InputError(
+                f"`start_epoch` must lie below the run's {epochs} epochs. Found start_epoch={self.start_epoch}: "
+                "no image would get a label."
+            )
+        since = epoch - self.start_epoch
+        due = since == 0 or (since > 0 and self.every_n_epochs is not None and since % self.every_n_epochs == 0)
+        if due and int(self.clustered) != epoch:
+            self.eyes.load_state_dict(trunk.state_dict())
+            self.centres.copy_(self._cluster(images, epoch))
+            self.clustered.fill_(epoch)
+
+    @torch.no_grad()
+    def _cluster(self, images: Images, epoch: int) -> Tensor:
+        """Centres (K, D); of a class with fewer images than sub-classes its first one comes more than once."""
+        parts = [(self.eyes(batch.image).float().cpu(), batch.primary.cpu()) for batch in images()]
+        features, primary = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+        seed = derive_seed(global_seed() if self.seed is None else self.seed, "clusters", epoch) % 2**32
+        centres = np.zeros(tuple(self.centres.shape), dtype=np.float32)
+        for y, psi in enumerate(self.hierarchy.psi):
+            own = features[primary == y]
+            if not len(own):
+                continue
+            k = min(psi, len(np.unique(own, axis=0)))
+            found = KMeans(k, n_init=4, random_state=seed).fit(own).cluster_centers_
+            start = self.hierarchy.starts[y]
+            centres[start : start + psi] = found[[i if i < k else 0 for i in range(psi)]]
+        return torch.from_numpy(centres)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
+        """See `Labeler.forward`."""
+        distance = torch.cdist(self.eyes(batch.image).float(), self.centres)
+        target = self.hard_target(distance.masked_fill(~self.mask[batch.primary], torch.inf).argmin(1))
+        return target if self.clustered >= 0 else target._replace(weight=torch.zeros_like(target.weight))

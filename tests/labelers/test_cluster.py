@@ -1,0 +1,124 @@
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import nn
+
+from auxlight import Batch, ClusterLabels, DigitsDataModule, InputError, LabelHierarchy, MultiHeadVGG
+from tests.quiet import TRAINER
+
+PSI = (2, 3)
+
+
+class Flat(nn.Module):
+    feature_dim = 2
+
+    def forward(self, image):
+        return image.flatten(1)
+
+
+def bound(**arguments) -> ClusterLabels:
+    labeler = ClusterLabels(**{"start_epoch": 0, "seed": 0, **arguments})
+    labeler.bind(LabelHierarchy(PSI), Flat(), 2)
+    return labeler
+
+
+def batch_of(points: torch.Tensor, primary: torch.Tensor) -> Batch:
+    return Batch(points.view(-1, 1, 1, 2), primary, None, torch.arange(len(points)))
+
+
+def blobs(per_blob: int = 30) -> tuple[Batch, torch.Tensor]:
+    """Five well separated clouds; which one a point belongs to."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0], [20.0, 20.0]])
+    blob = torch.arange(5).repeat_interleave(per_blob)[torch.randperm(5 * per_blob, generator=generator)]
+    points = centres[blob] + torch.randn(len(blob), 2, generator=generator)
+    return batch_of(points, (blob >= 2).long()), blob
+
+
+def test_finds_planted_clusters():
+    labeler, (batch, blob) = bound(), blobs()
+    labeler.before_step(0, 1, Flat(), lambda: [batch.select(torch.arange(70)), batch.select(torch.arange(70, 150))])
+    target = labeler(batch, torch.zeros(150, 2))
+    label = target.probabilities.argmax(1)
+    assert torch.equal(target.weight, torch.ones(150))
+    pairs = set(zip(label.tolist(), blob.tolist(), strict=True))
+    assert len(pairs) == 5  # one label for each cloud
+    assert {k for k, b in pairs if b < 2} == {0, 1} and {k for k, b in pairs if b >= 2} == {2, 3, 4}
+
+
+def test_centres_are_those_of_another_k_means():
+    labeler, (batch, _) = bound(), blobs()
+    labeler.before_step(0, None, Flat(), lambda: [batch])
+    for y, block in ((0, [0, 1]), (1, [2, 3, 4])):
+        own = batch.image.flatten(1)[batch.primary == y].double().numpy()
+        expected, _ = kmeans2(own, len(block), minit="++", rng=np.random.default_rng(0))
+        found = labeler.centres[block].double().numpy()
+        assert found[np.lexsort(found.T)] == pytest.approx(expected[np.lexsort(expected.T)], abs=1e-4)
+
+
+def test_before_the_start_images_weigh_nothing():
+    labeler, (batch, _) = bound(start_epoch=2), blobs()
+    for epoch, weight in enumerate([0, 0, 1, 1]):
+        labeler.before_step(epoch, 4, Flat(), lambda: [batch])
+        assert set(labeler(batch, torch.zeros(150, 2)).weight.tolist()) == {weight}
+
+
+@pytest.mark.parametrize(("every", "expected"), [(None, [1]), (2, [1, 3, 5]), (1, [1, 2, 3, 4, 5])])
+def test_epochs_of_clustering(every, expected):
+    labeler, (batch, _) = bound(start_epoch=1, every_n_epochs=every), blobs()
+    calls = []
+
+    def images():
+        calls.append(epoch)
+        return [batch]
+
+    for epoch in range(6):
+        for _ in range(3):  # steps
+            labeler.before_step(epoch, 6, Flat(), images)
+    assert calls == expected
+
+
+def test_few_images_of_a_class():
+    labeler = bound()
+    batch = batch_of(torch.tensor([[0.0, 1.0], [5.0, 5.0], [5.0, 5.0]]), torch.tensor([0, 1, 1]))
+    labeler.before_step(0, 1, Flat(), lambda: [batch])
+    assert labeler(batch, torch.zeros(3, 2)).probabilities.argmax(1).tolist() == [0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"), [({"start_epoch": -1}, "start_epoch=-1"), ({"every_n_epochs": 0}, "every_n_epochs=0")]
+)
+def test_wrong_epochs(arguments, found):
+    with pytest.raises(InputError, match=f"must be at least.*{found}"):
+        ClusterLabels(**arguments)
+
+
+def fit(path, epochs: int, labeler: ClusterLabels, **arguments) -> tuple[MultiHeadVGG, L.Trainer]:
+    torch.manual_seed(0)
+    module = MultiHeadVGG((5, 5), depth=11, width=0.0625, labeler=labeler)
+    trainer = L.Trainer(max_epochs=epochs, limit_val_batches=0, default_root_dir=path, **TRAINER)
+    trainer.fit(module, DigitsDataModule(num_train=200), **arguments)
+    return module, trainer
+
+
+def test_a_run_that_ends_before_its_labels_begin(tmp_path):
+    with pytest.raises(InputError, match="`start_epoch` must lie below the run's 2 epochs"):
+        fit(tmp_path, 2, ClusterLabels(start_epoch=2))
+
+
+def test_in_a_fit(tmp_path):
+    """Labels of the copied trunk on plain images, which the main trunk has left since; a resumed run is the same."""
+    whole, _ = fit(tmp_path, 3, ClusterLabels(start_epoch=1))
+    labeler = whole.labelled_task.labeler
+    assert labeler.clustered == 1
+    assert not any(parameter.requires_grad for parameter in labeler.eyes.parameters())
+    moved = zip(labeler.eyes.state_dict().values(), whole.trunk.state_dict().values(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in moved)
+
+    _, trainer = fit(tmp_path, 2, ClusterLabels(start_epoch=1))
+    trainer.save_checkpoint(tmp_path / "part.ckpt")
+    resumed, _ = fit(tmp_path, 3, ClusterLabels(start_epoch=1), ckpt_path=tmp_path / "part.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
