@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser
 
+from auxlight.comparison.archive import RUNS, pack, unpack
 from auxlight.comparison.report import write_report
 from auxlight.comparison.runner import run_all
 from auxlight.comparison.spec import Comparison, Run
@@ -29,12 +30,18 @@ def main(words: Sequence[str]) -> None:
     arguments = parser.instantiate(parser.parse_args(list(words))).as_dict()
     jobs, report_only, _ = (arguments.pop(key, None) for key in ("jobs", "report_only", "config"))
     comparison = Comparison(**arguments)
-    if not report_only:
-        _refuse(run_all(comparison.tuning_runs(), jobs), "settings cannot be chosen yet")
-    failed = [] if report_only else run_all(comparison.runs(), jobs)
+    archive = comparison.archive or comparison.folder
+    unpack(comparison, archive)
+    failed: list[Run] = []
+    try:
+        if not report_only:
+            _refuse(run_all(comparison.tuning_runs(), jobs), "settings cannot be chosen yet")
+            failed = run_all(comparison.runs(), jobs)
+    finally:  # also what was finished before an interruption
+        pack(comparison, archive)
     path = write_report(comparison)
     print(path.read_text())
-    print(f"Written to {path}, every run to {path.with_name('runs.csv')}")
+    print(f"Written to {path}, every run to {archive / RUNS}")
     _refuse(failed, "all others are in the report")
 
 

@@ -14,14 +14,13 @@ COLUMNS = {"validation": "test_accuracy", "paper": "last_epochs_accuracy"}
 
 
 def write_report(comparison: Comparison) -> Path:
-    """Write `runs.csv`, `report.md` and plots into the comparison's folder.
+    """Write `report.md` and plots into the comparison's folder.
 
     Returns:
         The report's path.
     """
     comparison.folder.mkdir(parents=True, exist_ok=True)
     rows = table(comparison)
-    rows.to_csv(comparison.folder / "runs.csv", index=False)
     lines = ["# Comparison", ""]
     absent = missing(comparison)
     if absent:

@@ -1,6 +1,8 @@
 """What finished runs left behind, as a tidy table."""
 
 import json
+import shlex
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -10,16 +12,21 @@ from auxlight.comparison.statistics import Scores
 METRICS = ("accuracy", "precision", "recall", "f1")
 
 
-def table(comparison: Comparison) -> pd.DataFrame:
-    """A row for each finished run: data, method, seed, scores, cost, commit and folder."""
+def table(comparison: Comparison, runs: Sequence[Run] | None = None) -> pd.DataFrame:
+    """A row for each finished run: data, method, seed, scores, cost, commit, folder, and the command that repeats it.
+
+    Args:
+        comparison: what they are runs of.
+        runs: which; by default those of the comparison without those of the tuning.
+    """
     rows = []
-    for run in comparison.runs():
+    for run in comparison.runs() if runs is None else runs:
         if not run.result.is_file():
             continue
         result = json.loads(run.result.read_text())
-        epochs = len(result["epochs"])
         rows.append(
             {
+                "stage": run.stage,
                 "data": run.data,
                 "method": run.method,
                 "control": comparison.methods[run.method].control,
@@ -28,14 +35,22 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 "validation_accuracy": result["validation"],
                 **{f"test_{name}": result["test"].get(f"test/{name}") for name in METRICS},
                 "last_epochs_accuracy": result.get("last_epochs"),
-                "epochs": epochs,
+                "epochs": _trained(result["epochs"]),
                 **_means(result["epochs"]),
-                "seconds_per_epoch": result["seconds"] / max(1, epochs),
+                "seconds": result["seconds"],
+                "seconds_per_epoch": result["seconds"] / max(1, _trained(result["epochs"])),
                 "commit": result["commit"],
-                "folder": str(run.folder.relative_to(comparison.folder)),
+                "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
+                "folder": run.key,
+                "command": shlex.join(["auxlight", "fit", *run.words, f"--seed_everything={run.seed}"]),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _trained(epochs: list[dict[str, float]]) -> int:
+    """Epochs of training: not each is validated."""
+    return max((int(row["epoch"]) + 1 for row in epochs), default=0)
 
 
 def _means(epochs: list[dict[str, float]]) -> dict[str, float]:

@@ -75,6 +75,16 @@ class Run(NamedTuple):
         return f"{'' if self.reads_test else 'tuning '}{self.data}/{self.method}/seed {self.seed}{setting}"
 
     @property
+    def stage(self) -> str:
+        """The folder above its data set: "runs" or "tuning"."""
+        return "runs" if self.reads_test else "tuning"
+
+    @property
+    def key(self) -> str:
+        """Its folder, from the comparison's."""
+        return "/".join(self.folder.parts[-5:])
+
+    @property
     def result(self) -> Path:
         """Where its result lies once it is finished."""
         return self.folder / "result.json"
@@ -93,6 +103,8 @@ class Comparison:
         protocol: "validation": the test accuracy of the checkpoint that validated best, read once; "paper": the mean
             test accuracy after each of the last 15 epochs, as the RL-AUX paper reports it.
         folder: of runs, table and report.
+        archive: a further folder, for version control: the table of all finished runs and that of their epochs are
+            kept there, and what is in them does not run again.
 
     Raises:
         InputError: no method, no control, no seed, or a reference that is no control.
@@ -108,6 +120,7 @@ class Comparison:
         tuning: Tuning | None = None,
         protocol: Literal["validation", "paper"] = "validation",
         folder: str | Path = "logs/compare",
+        archive: str | Path | None = None,
     ) -> None:
         self.methods = methods
         self.seeds = list(seeds)
@@ -116,6 +129,7 @@ class Comparison:
         self.tuning = tuning
         self.protocol = protocol
         self.folder = Path(folder)
+        self.archive = None if archive is None else Path(archive)
         if not methods or not self.controls:
             raise InputError(
                 "`methods` must hold one or more, one of them with `control: true`. "
@@ -165,6 +179,14 @@ class Comparison:
             for method in self.methods
             for setting in self.settings(method)
         ]
+
+    def known_runs(self) -> list[Run]:
+        """All runs, those of the tuning too; before settings are chosen, the tuning's alone."""
+        tuning = self.tuning_runs()
+        try:
+            return [*tuning, *self.runs()]
+        except InputError:
+            return tuning
 
     def settings(self, method: str) -> list[Setting]:
         """What a method may choose from."""

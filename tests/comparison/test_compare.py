@@ -40,6 +40,7 @@ def pretend(run, test, validation=0.5, seconds=10.0):
     ]
     scores = {f"test/{name}": test for name in ("accuracy", "precision", "recall", "f1")}
     result = {"validation": validation, "test": scores, "epochs": epochs, "seconds": seconds, "commit": "abc"}
+    result["versions"] = {"torch": "2.14.1", "lightning": "2.6.6"}
     run.result.write_text(json.dumps(result))
 
 
@@ -123,7 +124,7 @@ def test_the_report_says_what_may_be_said(tmp_path):
     (row,) = [line for line in page.splitlines() if line.startswith("| human ")]
     own = [0.6 + 0.10 + 0.01 * (s % 3) + 0.003 * ((s * 7 + 5) % 4) for s in range(5)]
     assert f"{100 * sum(own) / 5:.1f} ±" in row and "15.0 s = 3.0 ×" in row
-    rows = pd.read_csv(tmp_path / "runs.csv")
+    rows = table(study)
     assert len(rows) == 20 and set(rows["commit"]) == {"abc"}
     assert (tmp_path / "curves_data.png").stat().st_size > 5000 and (tmp_path / "bars_data.png").stat().st_size > 5000
     again = write_report(study).read_text()
@@ -152,7 +153,9 @@ def test_another_config_is_another_run(tmp_path):
     config.write_text((CONFIGS / "single.yaml").read_text())
     study = Comparison({"single": Method([str(config)], control=True)}, [0], folder=tmp_path)
     before = study.runs()[0].folder
-    config.write_text(config.read_text() + "\n# changed\n")
+    config.write_text(config.read_text() + "\n# only a comment\n")
+    assert study.runs()[0].folder == before
+    config.write_text(config.read_text().replace("lr: 0.01", "lr: 0.02"))
     assert study.runs()[0].folder != before
 
 

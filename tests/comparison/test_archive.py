@@ -1,0 +1,74 @@
+"""Finished runs under version control: what is in the archive does not run again, and makes the same report."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from auxlight.comparison import run_all
+from auxlight.comparison.archive import pack, unpack
+from auxlight.comparison.report import write_report
+from auxlight.comparison.results import table
+from tests.comparison.test_compare import comparison, pretend
+from tests.comparison.test_tuning import study
+
+
+def test_a_machine_that_ends_takes_nothing_along(tmp_path):
+    """Real runs: the archive alone gives the same table, bit for bit, and the same page."""
+    mine, archive = comparison(tmp_path / "runs", "single", "human"), tmp_path / "archive"
+    assert run_all(mine.runs(), jobs=2) == []
+    pack(mine, archive)
+    page, rows = write_report(mine).read_text(), table(mine)
+    files = {path.name: path.read_text() for path in archive.iterdir()}
+    shutil.rmtree(tmp_path / "runs")
+    assert unpack(mine, archive) == 2
+    assert run_all(mine.runs()) == []
+    pd.testing.assert_frame_equal(table(mine), rows, check_exact=True)
+    assert write_report(mine).read_text() == page
+    pack(mine, archive)
+    assert {path.name: path.read_text() for path in archive.iterdir()} == files
+    assert unpack(mine, archive) == 0  # nothing is missing
+
+
+def test_what_was_tuned_is_not_tuned_again(tmp_path):
+    mine, archive = study(tmp_path / "runs"), tmp_path / "archive"
+    tuning = mine.tuning_runs()
+    for number, run in enumerate(tuning[:-1]):
+        pretend(run, 0.7, 0.1 + number / 30)
+    pack(mine, archive)
+    rows = pd.read_csv(archive / "runs.csv")
+    assert rows["stage"].tolist() == ["tuning"] * (len(tuning) - 1)
+    pretend(tuning[-1], 0.7, 1 / 3)
+    chosen = [mine.chosen("data", method) for method in mine.methods]
+    for run in mine.runs():
+        pretend(run, 0.1 + 0.2)
+    pack(mine, archive)
+    shutil.rmtree(tmp_path / "runs")
+    assert unpack(mine, archive) == len(mine.known_runs())
+    assert [mine.chosen("data", method) for method in mine.methods] == chosen
+    assert table(mine)["test_accuracy"].tolist() == [0.1 + 0.2] * len(mine.runs())
+
+
+def test_a_row_says_how_to_repeat_the_run(tmp_path):
+    mine = study(tmp_path)
+    for run in mine.tuning_runs():
+        pretend(run, 0.7)
+    rows = table(mine, mine.known_runs())
+    for run, command, folder in zip(mine.tuning_runs(), rows["command"], rows["folder"], strict=True):
+        assert command.startswith("auxlight fit --config ") and f"--seed_everything={run.seed}" in command
+        assert all(f"--{name}={value}" in command for name, value in run.setting.items())
+        assert tmp_path / folder == run.folder
+
+
+def test_no_archive_yet(tmp_path):
+    assert unpack(comparison(tmp_path, "single"), tmp_path / "nowhere") == 0
+
+
+@pytest.mark.parametrize("changed", ["epochs", "method"])
+def test_a_run_that_is_another_now_is_not_taken(tmp_path, changed):
+    mine, archive = comparison(tmp_path / "a", "single"), tmp_path / "archive"
+    for run in mine.runs():
+        pretend(run, 0.7)
+    pack(mine, archive)
+    other = comparison(tmp_path / "b", *(["single"] if changed == "epochs" else ["uniform"]), epochs=2)
+    assert unpack(other, archive) == 0
