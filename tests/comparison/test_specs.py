@@ -1,0 +1,55 @@
+"""The comparisons under `configs/compare`: each is one that can be run."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonargparse import ArgumentParser
+
+from auxlight.cli import main
+from auxlight.comparison import Comparison
+
+ROOT = Path(__file__).parents[2]
+SMALL = ROOT / "configs/compare/small"
+SPECS = [path for path in (ROOT / "configs/compare").rglob("*.yaml") if "folder" in yaml.safe_load(path.read_text())]
+
+
+def read(path: Path) -> Comparison:
+    """As the command line reads it; those that tune share their methods."""
+    parser = ArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(Comparison, None)
+    shared = [] if "methods" in yaml.safe_load(path.read_text()) else [f"--config={SMALL / 'methods.yaml'}"]
+    arguments = parser.instantiate(parser.parse_args([*shared, f"--config={path}"])).as_dict()
+    return Comparison(**{name: value for name, value in arguments.items() if name != "config"})
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_is_a_comparison_with_controls(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = read(path)
+    assert study.reference == "single" and {"single", "uniform"} <= {name.split("_")[0] for name in study.controls}
+    assert len(study.seeds) >= 3
+    folders = [run.folder for run in study.known_runs()]
+    assert len(set(folders)) == len(folders)
+
+
+@pytest.mark.parametrize("name", ["cifar100_3", "cifar100_20", "cifar100_20_paper"])
+def test_every_method_is_given_as_much_tuning(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = read(SMALL / f"{name}.yaml")
+    assert {len(study.settings(method)) for method in study.methods} == {study.tuning.budget}
+
+
+def test_every_run_of_the_small_study_is_one_that_the_command_line_takes(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["auxlight"])
+    study = read(SMALL / "cifar100_3.yaml")
+    for method in study.methods:
+        run = next(run for run in study.tuning_runs() if run.method == method)
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", *run.words, "--print_config"])
+        assert stop.value.code == 0
+        config = yaml.safe_load(capsys.readouterr().out)
+        assert config["trainer"]["max_epochs"] == 8 and config["data"]["init_args"]["num_train"] == 2500
+        assert config["model"]["init_args"]["depth"] == 11
