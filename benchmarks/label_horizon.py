@@ -177,9 +177,7 @@ def main() -> None:
         pair = [torch.tensor(watch.losses[name, step, kind]).double() for name in ("human", "random")]
         gap = pair[0] - pair[1]
         needed = float((2 * gap.std() / gap.mean()) ** 2)
-        print(
-            f"{step:4d} steps  {kind:9s} human − random {float(gap.mean()):+.4f}, told apart after {needed:.0f} branches"
-        )
+        print(f"{step:4d} steps  {kind:9s} human − random {float(gap.mean()):+.4f}, needs {needed:.0f} branches")
         figures[f"branches_needed_{kind}_{step}"] = needed
     report({name: round(value, 6) for name, value in figures.items()}, ok=True)
 
