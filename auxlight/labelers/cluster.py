@@ -1,7 +1,8 @@
 """Control: consistent labels that nobody chose for their use."""
 
 import copy
-from typing import Self
+import warnings
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.labelers.base import Images, Labeler
+from auxlight.networks.buffers import evaluation_mode
 from auxlight.seeding import derive_seed, global_seed
 
 
@@ -29,7 +31,7 @@ class ClusterLabels(Labeler):
         seed: of k-means; by default the run's.
 
     Raises:
-        InputError: epochs below 0 or 1; at the start of a fit, one that ends before the first clustering.
+        InputError: epochs below 0 or 1.
     """
 
     centres: Tensor
@@ -44,28 +46,24 @@ class ClusterLabels(Labeler):
         self.start_epoch = start_epoch
         self.every_n_epochs = every_n_epochs
         self.seed = seed
+        self._warned = False
 
     def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module, feature_dim: int) -> None:
         """Make room for the copy and the centres."""
         super().bind(hierarchy, trunk, feature_dim)
-        self.eyes = copy.deepcopy(trunk).requires_grad_(False).eval()
+        self.eyes = copy.deepcopy(trunk).requires_grad_(False)
         self.register_buffer("centres", torch.zeros(hierarchy.num_auxiliary, feature_dim))
         # Epoch of the last clustering, in the checkpoint: a run resumed inside that epoch keeps its labels.
         self.register_buffer("clustered", torch.tensor(-1))
 
-    def train(self, mode: bool = True) -> Self:
-        """The copy never changes."""
-        super().train(mode)
-        if hasattr(self, "eyes"):
-            self.eyes.eval()
-        return self
-
     def before_step(self, epoch: int, epochs: int | None, trunk: nn.Module, images: Images) -> None:
         """Cluster, if it is time to."""
-        if epochs is not None and epochs <= self.start_epoch:
-            raise InputError(
-                f"`start_epoch` must lie below the run's {epochs} epochs. Found start_epoch={self.start_epoch}: "
-                "no image would get a label."
+        if epochs is not None and 0 <= epochs <= self.start_epoch and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"Clusters are made at the start of epoch {self.start_epoch} (from 0), but the run has only {epochs} "
+                "epochs: no image will have a label. Lower `start_epoch`.",
+                stacklevel=2,
             )
         since = epoch - self.start_epoch
         due = since == 0 or (since > 0 and self.every_n_epochs is not None and since % self.every_n_epochs == 0)
@@ -74,10 +72,14 @@ class ClusterLabels(Labeler):
             self.centres.copy_(self._cluster(images, epoch))
             self.clustered.fill_(epoch)
 
+    def _see(self, batch: Batch) -> Tensor:
+        with evaluation_mode(self.eyes):
+            return cast(Tensor, self.eyes(batch.image)).float()
+
     @torch.no_grad()
     def _cluster(self, images: Images, epoch: int) -> Tensor:
         """Centres (K, D); of a class with fewer images than sub-classes its first one comes more than once."""
-        parts = [(self.eyes(batch.image).float().cpu(), batch.primary.cpu()) for batch in images()]
+        parts = [(self._see(batch).cpu(), batch.primary.cpu()) for batch in images()]
         features, primary = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
         seed = derive_seed(global_seed() if self.seed is None else self.seed, "clusters", epoch) % 2**32
         centres = np.zeros(tuple(self.centres.shape), dtype=np.float32)
@@ -94,6 +96,6 @@ class ClusterLabels(Labeler):
     @torch.no_grad()
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
         """See `Labeler.forward`."""
-        distance = torch.cdist(self.eyes(batch.image).float(), self.centres)
+        distance = torch.cdist(self._see(batch), self.centres)
         target = self.hard_target(distance.masked_fill(~self.mask[batch.primary], torch.inf).argmin(1))
         return target if self.clustered >= 0 else target._replace(weight=torch.zeros_like(target.weight))

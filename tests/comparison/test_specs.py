@@ -53,3 +53,11 @@ def test_every_run_of_the_small_study_is_one_that_the_command_line_takes(monkeyp
         config = yaml.safe_load(capsys.readouterr().out)
         assert config["trainer"]["max_epochs"] == 8 and config["data"]["init_args"]["num_train"] == 2500
         assert config["model"]["init_args"]["depth"] == 11
+
+
+def test_candidates_share_the_controls_of_the_small_study():
+    """So that these are not run twice."""
+    mine, others = (yaml.safe_load((SMALL / f"{name}.yaml").read_text()) for name in ("methods", "candidates"))
+    shared = mine["methods"].keys() & others["methods"].keys()
+    assert {"single", "uniform", "random", "cluster", "human"} <= shared
+    assert all(mine["methods"][name] == others["methods"][name] for name in shared)

@@ -18,6 +18,7 @@ from auxlight import (
     AuxiliaryClassifier,
     AuxiNash,
     Batch,
+    ClusterLabels,
     CombinationNetwork,
     DigitsDataModule,
     DynamicWeightAverage,
@@ -59,6 +60,7 @@ LABELERS = {
     "random": RandomLabels,
     "fresh": lambda: RandomLabels(fixed=False),
     "uniform": UniformLabels,
+    "cluster": lambda: ClusterLabels(start_epoch=0),
     "agent": lambda: AgentLabels(weighted=True, untrained=True, trunk=VGG(11, 0.0625, norm="group")),
     "network": lambda: LabelNetwork(weighted=True, trunk=Trunk()),
 }
