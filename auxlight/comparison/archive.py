@@ -75,6 +75,8 @@ def _write(run: Run, row: dict[str, str], epochs: list[dict[str, float]]) -> Non
         "last_epochs": None if last is None else float(last),
         "epochs": epochs,
         "seconds": float(row["seconds"]),
+        "cpu_seconds": float(row["cpu_seconds"]),
+        "device": row["device"],
         "commit": row.get("commit", ""),
         "versions": dict(word.split(" ") for word in row["versions"].split(", ")),
     }

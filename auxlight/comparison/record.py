@@ -37,14 +37,14 @@ class RunRecord(L.Callback):
         self.tested = tested
         self.last_epochs = last_epochs
         self.epochs: list[dict[str, float]] = []
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
         self._update = 0.0
-        self._start = time.perf_counter()
         self._before: list[torch.Tensor] = []
+        self._start()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The clock starts before the first epoch, and an agent's in it."""
-        self._start = time.perf_counter()
+        """The clocks start before the first epoch, and an agent's in it."""
+        self._start()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Before an epoch's last step, where the trunk stands."""
@@ -62,13 +62,18 @@ class RunRecord(L.Callback):
         """A point of the curves."""
         if trainer.sanity_checking:
             return
-        self.seconds += time.perf_counter() - self._start
+        self.seconds += time.perf_counter() - self._started[0]
+        self.cpu_seconds += time.process_time() - self._started[1]
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
         numbers |= {"trunk/update_norm": self._update, **self._gradients(trainer, pl_module)}
         if trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
             numbers["test/accuracy"] = _test_accuracy(trainer, pl_module)
         self.epochs.append({"epoch": trainer.current_epoch, "seconds": self.seconds, **numbers})
-        self._start = time.perf_counter()  # what was measured here is no training
+        self._start()  # what was measured here is no training
+
+    def _start(self) -> None:
+        # A busy machine stretches the one, hardly the other.
+        self._started = time.perf_counter(), time.process_time()
 
     def _gradients(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
         """Of the tasks, on always the same validation images."""
@@ -97,6 +102,8 @@ class RunRecord(L.Callback):
             "last_epochs": _mean([row["test/accuracy"] for row in self.epochs if "test/accuracy" in row]),
             "epochs": self.epochs,
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "device": device(trainer),
             "commit": commit(),
             "versions": {
                 "torch": torch.__version__,
@@ -110,12 +117,13 @@ class RunRecord(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The curves."""
-        return {"epochs": self.epochs, "seconds": self.seconds}
+        return {"epochs": self.epochs, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with them; the test of an earlier epoch's checkpoint takes none away."""
         if len(state_dict["epochs"]) >= len(self.epochs):
             self.epochs, self.seconds = state_dict["epochs"], state_dict["seconds"]
+            self.cpu_seconds = state_dict["cpu_seconds"]
 
 
 def _mean(values: list[float]) -> float | None:
@@ -134,6 +142,13 @@ def _test_accuracy(trainer: L.Trainer, module: L.LightningModule) -> float:
             count += len(batch.primary)
     mean = torch.tensor(right / count, device=module.device)
     return float(cast(torch.Tensor, trainer.strategy.reduce(mean, reduce_op="mean")))
+
+
+def device(trainer: L.Trainer) -> str:
+    """Of the network: "CPU", or the name of the GPU; with their number where there are several."""
+    root = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(root) if root.type == "cuda" else root.type.upper()
+    return name if trainer.world_size == 1 else f"{trainer.world_size} × {name}"
 
 
 def commit() -> str:

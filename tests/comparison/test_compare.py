@@ -40,6 +40,7 @@ def pretend(run, test, validation=0.5, seconds=10.0):
     ]
     scores = {f"test/{name}": test for name in ("accuracy", "precision", "recall", "f1")}
     result = {"validation": validation, "test": scores, "epochs": epochs, "seconds": seconds, "commit": "abc"}
+    result |= {"cpu_seconds": seconds, "device": "CPU"}
     result["versions"] = {"torch": "2.14.1", "lightning": "2.6.6"}
     run.result.write_text(json.dumps(result))
 
