@@ -213,10 +213,7 @@ class Comparison:
     def _run(self, data: str, method: str, seed: int, setting: Setting, reads_test: bool) -> Run:
         parts = (self.methods[method], self.data[data], self.common)
         configs = [path for part in parts for path in part.configs]
-        arguments = [word for part in parts for word in part.arguments]
-        if self.tuning is not None and not reads_test:
-            arguments += self.tuning.arguments
-        arguments += as_arguments(setting)
+        arguments = [*(word for part in parts for word in part.arguments), *as_arguments(setting)]
         words = (*(word for path in configs for word in ("--config", path)), *arguments)
         # What the configs say belongs to the run: one that has changed, but for comments, makes another run of it.
         contents = [yaml.safe_load(Path(path).read_text()) for path in configs]

@@ -24,7 +24,6 @@ class Tuning:
             a method's own `grid` is laid over it, an empty list takes an argument out.
         budget: settings that each method tries; drawn from its grid, or all of it where there are no more.
         seeds: that each setting is tried with; others than the comparison's.
-        arguments: of these runs alone, such as fewer epochs.
 
     Raises:
         InputError: a budget below 1, or no seed.
@@ -33,7 +32,6 @@ class Tuning:
     grid: dict[str, list[Value]] = field(default_factory=dict)
     budget: int = 8
     seeds: list[int] = field(default_factory=lambda: [1000])
-    arguments: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.budget < 1:

@@ -51,7 +51,7 @@ def test_every_run_of_the_small_study_is_one_that_the_command_line_takes(monkeyp
             main(["fit", *run.words, "--print_config"])
         assert stop.value.code == 0
         config = yaml.safe_load(capsys.readouterr().out)
-        assert config["trainer"]["max_epochs"] == 8 and config["data"]["init_args"]["num_train"] == 2500
+        assert config["trainer"]["max_epochs"] == 24 and config["data"]["init_args"]["num_train"] == 2500
         assert config["model"]["init_args"]["depth"] == 11
 
 
