@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from auxlight.errors import InputError
 from auxlight.seeding import derive_seed
 
+DRAWS = 1000  # of which the most even one is taken
 Value = str | int | float | bool
 Setting = dict[str, Value]  # argument of `auxlight fit` → value
 
@@ -22,7 +24,8 @@ class Tuning:
     Args:
         grid: arguments of `auxlight fit` and the values to try, such as ``model.optimizer.init_args.lr: [0.01, 0.05]``;
             a method's own `grid` is laid over it, an empty list takes an argument out.
-        budget: settings that each method tries; drawn from its grid, or all of it where there are no more.
+        budget: settings that each method tries: of its grid so many that hold each value, and each pair of two arguments'
+            values, about equally often; or all of it where there are no more.
         seeds: that each setting is tried with; others than the comparison's.
 
     Raises:
@@ -50,7 +53,14 @@ class Tuning:
         if len(every) <= self.budget:
             return every
         rng = np.random.default_rng(derive_seed("tuning", json.dumps(grid)))
-        return [every[i] for i in sorted(rng.choice(len(every), self.budget, replace=False))]
+        draws = [sorted(rng.choice(len(every), self.budget, replace=False)) for _ in range(DRAWS)]
+        return min(([every[i] for i in draw] for draw in draws), key=_unevenness)
+
+
+def _unevenness(settings: list[Setting]) -> int:
+    """Sum of squares of how often values, and pairs of values, are tried: least where all are about equally often."""
+    count = Counter(some for one in settings for n in (1, 2) for some in itertools.combinations(one.items(), n))
+    return sum(times * times for times in count.values())
 
 
 def as_arguments(setting: Setting) -> list[str]:

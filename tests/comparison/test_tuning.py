@@ -37,6 +37,16 @@ def test_a_method_tries_its_grid_or_as_much_of_it_as_the_budget_allows():
     assert not any(run.reads_test for run in mine.tuning_runs())
 
 
+def test_each_pair_of_values_is_tried_equally_often():
+    """Of three arguments with two values each, four settings can do so; of 1,000 draws one does."""
+    tried = Tuning({"a": [1, 2], "b": [3, 4], "c": [5, 6]}, 4).settings({})
+    for first, second in (("a", "b"), ("a", "c"), ("b", "c")):
+        assert len({(one[first], one[second]) for one in tried}) == 4
+    tried = Tuning({"a": [1, 2, 3], "b": [4, 5], "c": [6, 7]}, 6).settings({})
+    assert sorted(one["a"] for one in tried) == [1, 1, 2, 2, 3, 3]
+    assert all(len({(one["a"], one[name]) for one in tried}) == 6 for name in "bc")
+
+
 def test_validation_chooses_and_fresh_seeds_run_the_choice(tmp_path):
     mine = study(tmp_path)
     with pytest.raises(InputError, match="Found unfinished: tuning data/single/seed 100"):
