@@ -24,8 +24,8 @@ class Tuning:
     Args:
         grid: arguments of `auxlight fit` and the values to try, such as ``model.optimizer.init_args.lr: [0.01, 0.05]``;
             a method's own `grid` is laid over it, an empty list takes an argument out.
-        budget: settings that each method tries: of its grid so many that hold each value, and each pair of values, about
-            equally often; or all of it where there are no more.
+        budget: settings that each method tries: of its grid so many that hold each value, and each pair of values,
+            about equally often; or all of it where there are no more.
         seeds: that each setting is tried with; others than the comparison's.
 
     Raises:
