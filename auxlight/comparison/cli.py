@@ -41,7 +41,7 @@ def main(words: Sequence[str]) -> None:
         pack(comparison, archive)
     path = write_report(comparison)
     print(path.read_text())
-    print(f"Written to {path}, every run to {archive / RUNS}")
+    print(f"Written to {path} and {path.with_suffix('.html')}, every run to {archive / RUNS}")
     _refuse(failed, "all others are in the report")
 
 

@@ -1,10 +1,12 @@
 """From a table of runs to a page that says what may be said."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from auxlight.comparison.page import html_page
 from auxlight.comparison.results import curves, missing, scores, table
 from auxlight.comparison.spec import Comparison
 from auxlight.comparison.statistics import Difference, Interval, best_of, differences, mean_interval
@@ -14,10 +16,10 @@ COLUMNS = {"validation": "test_accuracy", "paper": "last_epochs_accuracy"}
 
 
 def write_report(comparison: Comparison) -> Path:
-    """Write `report.md` and plots into the comparison's folder.
+    """Write `report.md`, the same as `report.html`, and plots into the comparison's folder.
 
     Returns:
-        The report's path.
+        The path of `report.md`.
     """
     comparison.folder.mkdir(parents=True, exist_ok=True)
     rows = table(comparison)
@@ -37,7 +39,9 @@ def write_report(comparison: Comparison) -> Path:
             if len(part):
                 lines += _section(comparison, data, part)
     path = comparison.folder / "report.md"
-    path.write_text("\n".join(lines) + "\n")
+    text = "\n".join(lines) + "\n"
+    path.write_text(text)
+    path.with_suffix(".html").write_text(html_page(text, comparison.folder))
     return path
 
 
@@ -97,7 +101,7 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
         lines.append(f"- Not distinguishable from {control}: {', '.join(alike) or 'none'}.")
     lines += _diagnostics(rows)
     plots = _plots(comparison, data, rows)
-    return [*lines, "", *(f"![{path.stem}]({path.name})" for path in plots), ""]
+    return [*lines, "", *(f"![{path.stem}]({quote(path.name)})" for path in plots), ""]
 
 
 def _diagnostics(rows: pd.DataFrame) -> list[str]:
