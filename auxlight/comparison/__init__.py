@@ -1,7 +1,7 @@
 """Methods, controls and seeds: what may be said of them."""
 
 from auxlight.comparison.record import RunRecord
-from auxlight.comparison.runner import run_all
+from auxlight.comparison.runner import Processes, Workers, run_all
 from auxlight.comparison.spec import Common, Comparison, Method, Run
 from auxlight.comparison.statistics import Difference, Interval, best_of, differences, holm, mean_interval
 from auxlight.comparison.tuning import Tuning
@@ -12,9 +12,11 @@ __all__ = [
     "Difference",
     "Interval",
     "Method",
+    "Processes",
     "Run",
     "RunRecord",
     "Tuning",
+    "Workers",
     "best_of",
     "differences",
     "holm",

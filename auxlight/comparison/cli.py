@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser
 
 from auxlight.comparison.archive import RUNS, pack, unpack
 from auxlight.comparison.report import write_report
-from auxlight.comparison.runner import run_all
+from auxlight.comparison.runner import Processes, run_all
 from auxlight.comparison.spec import Comparison, Run
 from auxlight.errors import InputError
 
@@ -35,8 +35,9 @@ def main(words: Sequence[str]) -> None:
     failed: list[Run] = []
     try:
         if not report_only:
-            _refuse(run_all(comparison.tuning_runs(), jobs), "settings cannot be chosen yet")
-            failed = run_all(comparison.runs(), jobs)
+            workers = Processes(jobs)
+            _refuse(run_all(comparison.tuning_runs(), workers, "tuning runs"), "settings cannot be chosen yet")
+            failed = run_all(comparison.runs(), workers)
     finally:  # also what was finished before an interruption
         pack(comparison, archive)
     path = write_report(comparison)

@@ -22,6 +22,8 @@ GRADIENT_IMAGES = 64
 class RunRecord(L.Callback):
     """Leaves `result.json` in a run's folder once it is finished; its curves survive an interruption.
 
+    `progress.json` says meanwhile how many epochs are finished, of how many, and since when.
+
     Beside the metrics each epoch has lengths and cosines of the tasks' gradients for the trunk (on 64 validation
     images) and how far the epoch's last step moved the trunk: a larger step and better features are told apart by them.
 
@@ -40,10 +42,14 @@ class RunRecord(L.Callback):
         self.seconds = self.cpu_seconds = 0.0
         self._update = 0.0
         self._before: list[torch.Tensor] = []
+        self._progress: dict[str, float | None] = {}
         self._start()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The clocks start before the first epoch, and an agent's in it."""
+        epoch = trainer.current_epoch
+        self._progress = {"first": epoch, "epoch": epoch, "epochs": _epochs(trainer), "start": time.time()}
+        self._say(trainer)
         self._start()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -69,11 +75,17 @@ class RunRecord(L.Callback):
         if trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
             numbers["test/accuracy"] = _test_accuracy(trainer, pl_module)
         self.epochs.append({"epoch": trainer.current_epoch, "seconds": self.seconds, **numbers})
+        self._say(trainer, epoch=trainer.current_epoch + 1)
         self._start()  # what was measured here is no training
 
     def _start(self) -> None:
         # A busy machine stretches the one, hardly the other.
         self._started = time.perf_counter(), time.process_time()
+
+    def _say(self, trainer: L.Trainer, **new: float) -> None:
+        if self._progress:  # what is only validated or tested does not train
+            self._progress |= {**new, "time": time.time()}
+            self._leave(trainer, "progress.json", self._progress)
 
     def _gradients(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
         """Of the tasks, on always the same validation images."""
@@ -111,9 +123,15 @@ class RunRecord(L.Callback):
                 "lightning": L.__version__,
             },
         }
-        part = self.folder / "result.json.part"
-        part.write_text(json.dumps(result))
-        part.replace(self.folder / "result.json")
+        self._say(trainer)
+        self._leave(trainer, "result.json", result)
+
+    def _leave(self, trainer: L.Trainer, name: str, content: dict[str, Any]) -> None:
+        """A whole file at once, by one device: others may read it meanwhile."""
+        if trainer.is_global_zero:
+            part = self.folder / f"{name}.part"
+            part.write_text(json.dumps(content))
+            part.replace(self.folder / name)
 
     def state_dict(self) -> dict[str, Any]:
         """The curves."""
@@ -124,6 +142,11 @@ class RunRecord(L.Callback):
         if len(state_dict["epochs"]) >= len(self.epochs):
             self.epochs, self.seconds = state_dict["epochs"], state_dict["seconds"]
             self.cpu_seconds = state_dict["cpu_seconds"]
+
+
+def _epochs(trainer: L.Trainer) -> int | None:
+    """Of the run; None where only its steps or its time are limited."""
+    return trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
 
 
 def _mean(values: list[float]) -> float | None:

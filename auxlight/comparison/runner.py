@@ -1,56 +1,107 @@
-"""Runs of a comparison as processes: those that are finished are skipped, those that were interrupted go on."""
+"""Runs of a comparison: those that are finished are skipped, those that were interrupted go on."""
 
-import json
 import os
-import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from typing import Protocol
 
-from tqdm import tqdm
-
+from auxlight.comparison.process import fit
+from auxlight.comparison.progress import LiveView
 from auxlight.comparison.spec import Run
 from auxlight.errors import InputError
 
 
-def run_all(runs: Sequence[Run], jobs: int = 1) -> list[Run]:
-    """Run what is not finished yet.
+class Workers(AbstractContextManager["Workers"], Protocol):
+    """Where runs are executed; when the context is left, what still runs is ended or waited for.
+
+    Attributes:
+        slots: runs at once, once the context is entered.
+    """
+
+    slots: int
+
+    def submit(self, run: Run) -> Future[bool]:
+        """Execute a run as soon as there is a slot; the result is whether it is finished then."""
+
+
+class Processes(AbstractContextManager["Processes"]):
+    """Processes of this machine, which share its cores.
 
     Args:
-        runs: of a comparison.
         jobs: processes at once.
-
-    Returns:
-        The runs that failed; the output of each lies in its folder's `log.txt`.
 
     Raises:
         InputError: fewer than one job.
     """
-    if jobs < 1:
-        raise InputError(f"`jobs` must be at least 1. Found jobs={jobs}.")
+
+    def __init__(self, jobs: int = 1) -> None:
+        if jobs < 1:
+            raise InputError(f"`jobs` must be at least 1. Found jobs={jobs}.")
+        self.slots = jobs
+
+    def __enter__(self) -> "Processes":
+        self._pool = ThreadPoolExecutor(self.slots)
+        return self
+
+    def submit(self, run: Run) -> Future[bool]:
+        """Execute a run as soon as there is a slot."""
+        threads = max(1, (os.cpu_count() or 1) // self.slots)
+        return self._pool.submit(fit, *call(run), threads)
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def run_all(runs: Sequence[Run], workers: Workers | None = None, title: str = "runs") -> list[Run]:
+    """Run what is not finished yet, and show how far it is.
+
+    Args:
+        runs: of a comparison.
+        workers: that execute them; by default one process after the other.
+        title: what the runs are called.
+
+    Returns:
+        The runs that failed; the output of each lies in its folder's `log.txt`.
+    """
     waiting = [run for run in runs if not run.result.is_file()]
     if len(waiting) < len(runs):
-        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished already.")
+        print(f"{len(runs) - len(waiting)} of {len(runs)} {title} are finished already.")
+    if not waiting:
+        return []
     failed = []
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(waiting), desc="runs", disable=None) as bar:
-        futures = {pool.submit(run_one, run, jobs): run for run in waiting}
-        try:
-            for future in as_completed(futures):
-                run = futures[future]
-                bar.set_postfix_str(run.name)
-                if not future.result():
-                    failed.append(run)
-                    bar.write(f"failed: {run.name}, see {run.folder / 'log.txt'}")
-                bar.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with workers or Processes() as crew, LiveView(runs, crew.slots, title) as view:
+        futures = {crew.submit(run): run for run in waiting}
+        unfinished = set(futures)
+        while unfinished:
+            done, unfinished = wait(unfinished, timeout=view.interval, return_when=FIRST_COMPLETED)
+            for future in done:
+                trouble = _trouble(future, futures[future])
+                if trouble:
+                    failed.append(futures[future])
+                view.ended(futures[future], trouble)
+            view.show()
     return failed
 
 
+def _trouble(future: Future[bool], run: Run) -> str:
+    """Why a run is not finished; "" if it is."""
+    error = future.exception()
+    if error is not None:
+        return " ".join(str(error).split())
+    if not future.result():
+        return f"see {run.folder / 'log.txt'}"
+    return "" if run.result.is_file() else f"finished, but {run.folder} is not shared with this machine"
+
+
+def call(run: Run) -> tuple[list[str], dict[str, object], str, str]:
+    """What a run is, as plain values, to `fit` in another place."""
+    about: dict[str, object] = {"method": run.method, "data": run.data, "seed": run.seed, "setting": run.setting}
+    return command(run), about, str(run.folder), os.getcwd()
+
+
 def command(run: Run) -> list[str]:
-    """The `auxlight fit` that a run is, going on from its last checkpoint if there is one."""
+    """The `auxlight fit` that a run is."""
     words = ["fit", *run.words, f"--seed_everything={run.seed}"]
     logger = "lightning.pytorch.loggers.TensorBoardLogger"
     words += [f"--trainer.logger={logger}", f"--trainer.logger.save_dir={run.folder}"]
@@ -60,20 +111,4 @@ def command(run: Run) -> list[str]:
         words.append(f"--trainer.callbacks.last_epochs={run.last_epochs}")
     if not run.reads_test:
         words += ["--trainer.callbacks.tested=false", "--test_after_fit=false"]
-    last = run.folder / "checkpoints" / "last.ckpt"
-    return [*words, f"--ckpt_path={last}"] if last.is_file() else words
-
-
-def run_one(run: Run, jobs: int = 1) -> bool:
-    """Run it, in a process of its own with its share of the cores; whether it is finished then."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    words = command(run)
-    about = {"method": run.method, "data": run.data, "seed": run.seed, "setting": run.setting}
-    about["command"] = shlex.join(["auxlight", *words])
-    (run.folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
-    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-    with (run.folder / "log.txt").open("a") as log:
-        subprocess.run([sys.executable, "-m", "auxlight", *words, *quiet], stdout=log, stderr=log, env=environment)
-    return run.result.is_file()
+    return words

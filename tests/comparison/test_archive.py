@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from auxlight.comparison import run_all
+from auxlight.comparison import Processes, run_all
 from auxlight.comparison.archive import pack, unpack
 from auxlight.comparison.report import write_report
 from auxlight.comparison.results import table
@@ -16,7 +16,7 @@ from tests.comparison.test_tuning import study
 def test_a_machine_that_ends_takes_nothing_along(tmp_path):
     """Real runs: the archive alone gives the same table, bit for bit, and the same page."""
     mine, archive = comparison(tmp_path / "runs", "single", "human"), tmp_path / "archive"
-    assert run_all(mine.runs(), jobs=2) == []
+    assert run_all(mine.runs(), Processes(2)) == []
     pack(mine, archive)
     page, rows = write_report(mine).read_text(), table(mine)
     files = {path.name: path.read_text() for path in archive.iterdir()}

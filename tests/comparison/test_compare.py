@@ -13,7 +13,7 @@ import pytest
 
 from auxlight import InputError
 from auxlight.cli import main
-from auxlight.comparison import Common, Comparison, Method, run_all
+from auxlight.comparison import Common, Comparison, Method, Processes, run_all
 from auxlight.comparison.report import write_report
 from auxlight.comparison.results import table
 
@@ -179,4 +179,4 @@ def test_each_mistake_gets_one_line(options, part):
 
 def test_there_must_be_a_job():
     with pytest.raises(InputError, match="`jobs`"):
-        run_all([], jobs=0)
+        Processes(0)

@@ -1,0 +1,46 @@
+"""A run as a process. Only the standard library: a cluster ships this to workers that then import no torch for it."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+POLL = 0.2  # seconds
+
+
+def fit(words: list[str], about: dict[str, object], folder: str, cwd: str, threads: int) -> bool:
+    """Run `auxlight fit`, going on from its last checkpoint if there is one; its output goes to `log.txt`.
+
+    Args:
+        words: of the command line.
+        about: what `run.json` says of the run, beside its command and when it started.
+        folder: of the run.
+        cwd: that all paths start from.
+        threads: of the process, unless OMP_NUM_THREADS says another number.
+
+    Returns:
+        Whether it is finished.
+    """
+    home, last = Path(cwd, folder), Path(folder, "checkpoints", "last.ckpt")
+    home.mkdir(parents=True, exist_ok=True)
+    if Path(cwd, last).is_file():
+        words = [*words, f"--ckpt_path={last}"]
+    about = {**about, "command": shlex.join(["auxlight", *words]), "started": time.time()}
+    part = home / "run.json.part"
+    part.write_text(json.dumps(about, indent=2) + "\n")
+    part.replace(home / "run.json")
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    command = [sys.executable, "-m", "auxlight", *words, *quiet]
+    with (home / "log.txt").open("a") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=cwd)
+        try:
+            while process.poll() is None:  # a cluster interrupts Python, but no wait for a process
+                time.sleep(POLL)
+        finally:
+            process.kill()
+            process.wait()
+    return (home / "result.json").is_file()
