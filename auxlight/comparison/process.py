@@ -11,7 +11,9 @@ from pathlib import Path
 POLL = 0.2  # seconds
 
 
-def fit(words: list[str], about: dict[str, object], folder: str, cwd: str, threads: int) -> bool:
+def fit(
+    words: list[str], about: dict[str, object], folder: str, cwd: str, threads: int, hides_gpus: bool = False
+) -> bool:
     """Run `auxlight fit`, going on from its last checkpoint if there is one; its output goes to `log.txt`.
 
     Args:
@@ -20,6 +22,7 @@ def fit(words: list[str], about: dict[str, object], folder: str, cwd: str, threa
         folder: of the run.
         cwd: that all paths start from.
         threads: of the process, unless OMP_NUM_THREADS says another number.
+        hides_gpus: whether it sees none.
 
     Returns:
         Whether it is finished.
@@ -33,6 +36,8 @@ def fit(words: list[str], about: dict[str, object], folder: str, cwd: str, threa
     part.write_text(json.dumps(about, indent=2) + "\n")
     part.replace(home / "run.json")
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    if hides_gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     command = [sys.executable, "-m", "auxlight", *words, *quiet]
     with (home / "log.txt").open("a") as log:
@@ -42,5 +47,6 @@ def fit(words: list[str], about: dict[str, object], folder: str, cwd: str, threa
                 time.sleep(POLL)
         finally:
             process.kill()
-            process.wait()
+            if process.wait() < 0:  # nobody else says so
+                print(f"auxlight fit was killed by signal {-process.returncode}", file=log)
     return (home / "result.json").is_file()

@@ -25,7 +25,8 @@ class Sight(NamedTuple):
         status: where it stands.
         done: epochs that are finished.
         epochs: that it has in all; None before it began, or where only its steps are counted.
-        rate: seconds per epoch, of a finished run with its start and its test; None before its first epoch ends.
+        rate: seconds per epoch, of a finished run with its test; None before its first epoch ends.
+        lead: seconds from its start to its first epoch; None before that.
     """
 
     data: str
@@ -34,13 +35,15 @@ class Sight(NamedTuple):
     done: int = 0
     epochs: int | None = None
     rate: float | None = None
+    lead: float | None = None
 
 
 def seconds_left(sights: Sequence[Sight], slots: int) -> float | None:
-    """Until all runs are finished, as long as each epoch takes what such epochs took; None while none has.
+    """Until all runs are finished, if epochs go on to take what such epochs took; None while none has ended.
 
-    An epoch is taken to last as in finished runs of the same method on the same data; where there are none, as in this
-    run, else in a running one like it, else in other methods' on the same data, else in any.
+    An epoch is taken to last, and a run to start, as in finished runs of the same method on the same data; where there
+    are none as in the run itself, else as in running ones like it, else as in other methods' on the same data, else as
+    in any.
 
     Args:
         sights: of all runs, in the order in which they begin.
@@ -53,12 +56,18 @@ def seconds_left(sights: Sequence[Sight], slots: int) -> float | None:
                 rate, epochs = _expected(sight, sights, _rate), sight.epochs or _expected(sight, sights, _epochs)
                 if rate is None or epochs is None:
                     return None
-                heapq.heapreplace(ends, ends[0] + rate * max(0.0, epochs - sight.done))
+                starts = status == "waiting" or sight.lead is None
+                lead = (_expected(sight, sights, _lead) or 0.0) if starts else 0.0
+                heapq.heapreplace(ends, ends[0] + lead + rate * max(0.0, epochs - sight.done))
     return max(ends)
 
 
 def _rate(sight: Sight) -> float | None:
     return sight.rate
+
+
+def _lead(sight: Sight) -> float | None:
+    return sight.lead
 
 
 def _epochs(sight: Sight) -> float | None:
@@ -92,11 +101,12 @@ def sight_of(run: Run, status: Status) -> Sight:
     at, began = _read(run.folder / "progress.json"), _began(run)
     if not at:
         return Sight(run.data, run.method, status)
-    finished = status == "finished"
-    since = began if finished and began is not None else at["start"]
     trained = at["epoch"] - at["first"]
-    rate = (at["time"] - since) / trained if trained else None
-    return Sight(run.data, run.method, status, at["epoch"], at["epoch"] if finished else at["epochs"], rate)
+    rate = (at["time"] - at["start"]) / trained if trained else None
+    # One that goes on but does not train yet: what its folder says is of the time before.
+    lead = at["start"] - began if began is not None and began <= at["start"] else None
+    epochs = at["epoch"] if status == "finished" else at["epochs"]
+    return Sight(run.data, run.method, status, at["epoch"], epochs, rate, lead)
 
 
 def _began(run: Run) -> float | None:

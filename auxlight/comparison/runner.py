@@ -88,7 +88,7 @@ def _trouble(future: Future[bool], run: Run) -> str:
     """Why a run is not finished; "" if it is."""
     error = future.exception()
     if error is not None:
-        return " ".join(str(error).split())
+        return ": ".join([type(error).__name__, *str(error).splitlines()[-1:]])  # a cluster sends a stack trace along
     if not future.result():
         return f"see {run.folder / 'log.txt'}"
     return "" if run.result.is_file() else f"finished, but {run.folder} is not shared with this machine"

@@ -44,6 +44,13 @@ def test_else_as_in_a_running_one_else_in_other_methods_else_in_other_data():
     assert seconds_left([waiting, elsewhere], 1) == 30 * 1.5
 
 
+def test_a_run_that_waits_has_to_start_first():
+    runs = sights(
+        ("a", "running", 2, 4, 1.0, 9.0), ("a", "running"), ("b", "waiting"), ("b", "waiting", 1, 4, 1.0, 9.0)
+    )
+    assert seconds_left(runs, 1) == 2 + (9 + 4) + (9 + 4) + (9 + 3)
+
+
 def test_nothing_is_said_before_an_epoch_has_ended():
     assert seconds_left(sights(("a", "running", 0, 4), ("b", "waiting")), 2) is None
     assert seconds_left(sights(("a", "running", 1, None, 2.0)), 2) is None  # who knows how many epochs
@@ -85,12 +92,12 @@ def write(run, first, epoch, start=100.0, time=130.0, started=80.0):
 
 def test_a_folder_says_how_far_its_run_is(tmp_path):
     (run,) = comparison(tmp_path, "single").runs()
-    assert sight_of(run, "waiting") == ("data", "single", "waiting", 0, None, None)
+    assert sight_of(run, "waiting") == Sight("data", "single", "waiting")
     write(run, first=2, epoch=5)
-    assert sight_of(run, "running") == ("data", "single", "running", 5, 8, 10.0)
-    assert sight_of(run, "finished") == ("data", "single", "finished", 5, 5, 50 / 3)  # with its start
-    write(run, first=2, epoch=2)
-    assert sight_of(run, "running").rate is None
+    assert sight_of(run, "running") == ("data", "single", "running", 5, 8, 10.0, 20.0)
+    assert sight_of(run, "finished") == ("data", "single", "finished", 5, 5, 10.0, 20.0)
+    write(run, first=2, epoch=2, started=200.0)  # began anew, and does not train yet
+    assert sight_of(run, "running") == ("data", "single", "running", 2, 8, None, None)
 
 
 class Terminal(io.StringIO):
@@ -102,12 +109,12 @@ def test_on_a_terminal_it_is_redrawn(tmp_path, monkeypatch):
     first, second, third = comparison(tmp_path, "single", "human", "uniform").runs()
     pretend(first, 0.5)
     write(first, 0, 8, time=180.0, started=100.0)
-    write(second, 0, 3, started=1.0)  # interrupted, long ago
+    write(second, 0, 3, started=100.0)  # interrupted
     monkeypatch.setattr(sys, "stderr", Terminal())
     with LiveView([first, second, third], 1) as view:
         assert "1 of 3 finished, 2 waiting, about 2 min left" in sys.stderr.getvalue()
         assert "epoch" not in sys.stderr.getvalue()
-        write(second, 3, 4, started=150.0)
+        write(second, 3, 4, start=150.0, time=180.0, started=150.0)
         view.show()
         assert "1 of 3 finished, 1 running, 1 waiting, about 3 min left" in sys.stderr.getvalue()
         assert "data/human/seed 0: epoch 5 of 8" in sys.stderr.getvalue()
@@ -141,6 +148,7 @@ def test_real_runs_say_where_they_are(tmp_path, capsys):
         at = json.loads((run.folder / "progress.json").read_text())
         result = json.loads(run.result.read_text())
         assert (at["first"], at["epoch"], at["epochs"]) == (0, 2, 2)
-        assert sight_of(run, "finished").rate > result["seconds"] / 2
+        seen = sight_of(run, "finished")
+        assert seen.rate > result["seconds"] / 2 and 1 < seen.lead < 120
         assert at["time"] - at["start"] >= result["seconds"]
     assert re.search(r"1 of 2 finished, 1 (running|waiting), about \d+ s left", lines[0])

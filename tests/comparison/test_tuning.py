@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from auxlight import InputError
-from auxlight.comparison import Comparison, Method, Tuning, run_all
+from auxlight.comparison import Comparison, Method, Processes, Tuning, run_all
 from auxlight.comparison.report import write_report
 from auxlight.comparison.results import table
 from auxlight.comparison.tuning import as_arguments
@@ -79,7 +79,7 @@ def test_real_runs_are_tuned_without_a_look_at_the_test_set(tmp_path):
     scale = Common([str(CONFIGS / "data/digits.yaml"), str(CONFIGS / "small.yaml")], [*TINY, "--trainer.max_epochs=1"])
     methods = {"single": Method([str(CONFIGS / "single.yaml")], control=True)}
     mine = Comparison(methods, [0], common=scale, tuning=Tuning({LR: [1e-9, 0.05]}, 2, [100]), folder=tmp_path)
-    assert run_all(mine.tuning_runs(), jobs=2) == []
+    assert run_all(mine.tuning_runs(), Processes(2)) == []
     for run in mine.tuning_runs():
         result = json.loads(run.result.read_text())
         assert result["test"] == {} and len(result["epochs"]) == 1 and result["validation"] > 0
@@ -111,7 +111,7 @@ def test_the_command_line_reads_a_tuning(tmp_path, monkeypatch, capsys):
     from auxlight.cli import main
 
     monkeypatch.setattr("sys.argv", ["auxlight"])
-    monkeypatch.setattr("auxlight.comparison.cli.run_all", lambda runs, jobs: [pretend(run, 0.6) for run in runs][:0])
+    monkeypatch.setattr("auxlight.comparison.cli.run_all", lambda runs, *_: [pretend(run, 0.6) for run in runs][:0])
     path = tmp_path / "study.yaml"
     path.write_text(
         f"methods:\n  single: {{configs: ['{CONFIGS}/single.yaml'], control: true}}\n"

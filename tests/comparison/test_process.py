@@ -1,0 +1,64 @@
+"""A run's process, with a script in the place of Python: it says what it was called with."""
+
+import _thread
+import json
+import sys
+import threading
+import time
+
+import pytest
+
+from auxlight.comparison.process import fit
+
+
+def python(tmp_path, monkeypatch, text):
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\n{text}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def run(tmp_path, **options):
+    return fit(["fit", "--x=a b"], {"method": "m"}, "runs/m", str(tmp_path), 3, **options)
+
+
+def test_it_runs_where_it_is_told_and_is_finished_when_there_is_a_result(tmp_path, monkeypatch):
+    python(
+        tmp_path, monkeypatch, 'printf "%s|" "$PWD" "$OMP_NUM_THREADS" "$@"; test -f done && touch runs/m/result.json'
+    )
+    assert not run(tmp_path)
+    about = json.loads((tmp_path / "runs/m/run.json").read_text())
+    assert about.pop("started") == pytest.approx(time.time(), abs=60)
+    assert about == {"method": "m", "command": "auxlight fit '--x=a b'"}
+    (tmp_path / "done").touch()
+    (tmp_path / "runs/m/checkpoints").mkdir()
+    (tmp_path / "runs/m/checkpoints/last.ckpt").touch()
+    assert run(tmp_path)
+    first, second = (tmp_path / "runs/m/log.txt").read_text().split(str(tmp_path))[1:]
+    assert first.startswith("|3|-m|auxlight|fit|--x=a b|--trainer.") and "ckpt" not in first
+    assert "--ckpt_path=runs/m/checkpoints/last.ckpt|" in second
+
+
+@pytest.mark.parametrize(("hides", "seen"), [(True, ""), (False, "5")])
+def test_it_may_see_no_gpu(hides, seen, tmp_path, monkeypatch):
+    python(tmp_path, monkeypatch, 'echo "GPU $CUDA_VISIBLE_DEVICES."')
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    run(tmp_path, hides_gpus=hides)
+    assert (tmp_path / "runs/m/log.txt").read_text() == f"GPU {seen}.\n"
+
+
+def test_a_process_that_is_killed_is_on_record(tmp_path, monkeypatch):
+    python(tmp_path, monkeypatch, "kill -9 $$")
+    assert not run(tmp_path)
+    assert "killed by signal 9" in (tmp_path / "runs/m/log.txt").read_text()
+
+
+def test_an_interruption_ends_the_process_as_well(tmp_path, monkeypatch):
+    python(tmp_path, monkeypatch, "echo started; exec sleep 60")
+    threading.Timer(0.5, _thread.interrupt_main).start()  # as a cluster cancels a task
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert time.monotonic() - begin < 20
+    assert (tmp_path / "runs/m/log.txt").read_text().splitlines()[-1] == "auxlight fit was killed by signal 9"
