@@ -1,5 +1,6 @@
 """Methods, controls and seeds: what may be said of them."""
 
+from auxlight.comparison.cluster import RayCluster
 from auxlight.comparison.record import RunRecord
 from auxlight.comparison.runner import Processes, Workers, run_all
 from auxlight.comparison.spec import Common, Comparison, Method, Run
@@ -13,6 +14,7 @@ __all__ = [
     "Interval",
     "Method",
     "Processes",
+    "RayCluster",
     "Run",
     "RunRecord",
     "Tuning",

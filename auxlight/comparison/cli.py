@@ -1,12 +1,14 @@
-"""`auxlight compare --config COMPARISON.yaml [--jobs N]`."""
+"""`auxlight compare --config COMPARISON.yaml [--jobs N] [--ray ADDRESS]`."""
 
+import sys
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser
 
 from auxlight.comparison.archive import RUNS, pack, unpack
+from auxlight.comparison.cluster import RayCluster
 from auxlight.comparison.report import write_report
-from auxlight.comparison.runner import Processes, run_all
+from auxlight.comparison.runner import Processes, Workers, run_all
 from auxlight.comparison.spec import Comparison, Run
 from auxlight.errors import InputError
 
@@ -25,19 +27,27 @@ def main(words: Sequence[str]) -> None:
     )
     parser.add_argument("-c", "--config", action="config", help="YAML file of the comparison.")
     parser.add_class_arguments(Comparison, None)
-    parser.add_argument("--jobs", type=int, default=1, help="Processes at once.")
+    parser.add_argument("--jobs", type=int, help="Runs at once; by default 1, on a Ray cluster as many as fit.")
+    parser.add_argument("--ray", type=str, help="A Ray cluster runs them: local, auto, or a cluster's address.")
+    parser.add_argument("--cpus_per_run", type=int, default=1, help="Cores of a run on a Ray cluster.")
+    parser.add_argument("--gpus_per_run", type=float, default=0.0, help="GPUs of a run on a Ray cluster.")
     parser.add_argument("--report_only", type=bool, default=False, help="Run nothing, write the report.")
     arguments = parser.instantiate(parser.parse_args(list(words))).as_dict()
-    jobs, report_only, _ = (arguments.pop(key, None) for key in ("jobs", "report_only", "config"))
+    jobs, address, cpus, gpus, report_only, _ = (
+        arguments.pop(key, None) for key in ("jobs", "ray", "cpus_per_run", "gpus_per_run", "report_only", "config")
+    )
+    workers: Workers = RayCluster(address, cpus, gpus, jobs) if address else Processes(1 if jobs is None else jobs)
     comparison = Comparison(**arguments)
     archive = comparison.archive or comparison.folder
     unpack(comparison, archive)
     failed: list[Run] = []
     try:
         if not report_only:
-            workers = Processes(jobs)
             _refuse(run_all(comparison.tuning_runs(), workers, "tuning runs"), "settings cannot be chosen yet")
             failed = run_all(comparison.runs(), workers)
+    except KeyboardInterrupt:
+        print("Stopped. Start again to go on from the last checkpoints.", file=sys.stderr)
+        raise SystemExit(130) from None
     finally:  # also what was finished before an interruption
         pack(comparison, archive)
     path = write_report(comparison)
