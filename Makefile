@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: fit test lint docs clean
+.PHONY: fit test lint docs results clean
 
 fit: .venv/installed
 	$(BIN)/auxlight fit --config configs/wa_rl.yaml --config configs/data/digits.yaml --config configs/small.yaml
@@ -12,6 +12,9 @@ test: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
+
+results: .venv/installed
+	$(BIN)/python docs/results/build.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

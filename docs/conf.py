@@ -17,7 +17,7 @@ html_theme = "furo"
 html_title = f"auxlight {release}"
 html_static_path = ["_static"]
 default_role = "py:obj"  # a link where there is such a name, plain text where there is none
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "results/*"]
 # What a class takes stands in its own docstring, under Args.
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"

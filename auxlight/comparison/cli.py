@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -13,14 +14,11 @@ from auxlight.comparison.spec import Comparison, Run
 from auxlight.errors import InputError
 
 
-def main(words: Sequence[str]) -> None:
-    """Run what is not finished, then write table and report.
+def read(words: Sequence[str]) -> tuple[Comparison, dict[str, Any]]:
+    """The comparison of a command line, and the options that say where and whether it runs.
 
     Args:
         words: of the command line, after `compare`.
-
-    Raises:
-        InputError: runs failed; all others are finished, and in the report.
     """
     parser = ArgumentParser(
         prog="auxlight compare", description="Methods, controls and seeds: one table.", exit_on_error=False
@@ -33,16 +31,33 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--gpus_per_run", type=float, default=0.0, help="GPUs of a run on a Ray cluster.")
     parser.add_argument("--report_only", type=bool, default=False, help="Run nothing, write the report.")
     arguments = parser.instantiate(parser.parse_args(list(words))).as_dict()
-    jobs, address, cpus, gpus, report_only, _ = (
-        arguments.pop(key, None) for key in ("jobs", "ray", "cpus_per_run", "gpus_per_run", "report_only", "config")
+    names = ("jobs", "ray", "cpus_per_run", "gpus_per_run", "report_only")
+    options = {name: arguments.pop(name) for name in names}
+    del arguments["config"]
+    return Comparison(**arguments), options
+
+
+def main(words: Sequence[str]) -> None:
+    """Run what is not finished, then write table and report.
+
+    Args:
+        words: of the command line, after `compare`.
+
+    Raises:
+        InputError: runs failed; all others are finished, and in the report.
+    """
+    comparison, options = read(words)
+    jobs, address = options["jobs"], options["ray"]
+    workers: Workers = (
+        RayCluster(address, options["cpus_per_run"], options["gpus_per_run"], jobs)
+        if address
+        else Processes(1 if jobs is None else jobs)
     )
-    workers: Workers = RayCluster(address, cpus, gpus, jobs) if address else Processes(1 if jobs is None else jobs)
-    comparison = Comparison(**arguments)
     archive = comparison.archive or comparison.folder
     unpack(comparison, archive)
     failed: list[Run] = []
     try:
-        if not report_only:
+        if not options["report_only"]:
             _refuse(run_all(comparison.tuning_runs(), workers, "tuning runs"), "settings cannot be chosen yet")
             failed = run_all(comparison.runs(), workers)
     except KeyboardInterrupt:

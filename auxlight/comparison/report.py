@@ -69,6 +69,9 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
     controls = [name for name in comparison.controls if name in test]
     lines = [f"## {data}", ""]
     seconds = rows.groupby("method")["seconds_per_epoch"].mean()
+    # On a CPU processor time, which a busy machine stretches less.
+    on_cpu = set(rows["device"]) == {"CPU"}
+    cost = (rows["cpu_seconds"] if on_cpu else rows["seconds"]).div(rows["epochs"]).groupby(rows["method"]).mean()
     compared: dict[str, list[Difference]] = {}
     if controls:
         # The validation scores say which control is the best one; the test scores are only read.
@@ -77,21 +80,22 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
             if control in test:
                 compared[control] = differences(test, control)
         lines += [f"Best control by validation accuracy: **{best}**.", ""]
-    unit = seconds.get(comparison.reference)
+    unit = cost.get(comparison.reference)
     heads = ["method", "seeds", "test accuracy", "validation", "F1", "epoch"]
     heads += [f"− {control}" for control in compared]
     lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for method in test:
         own = rows[rows["method"] == method]
-        cells = [method, str(len(own)), _percent(mean_interval(own[column].to_numpy()))]
+        cells = [method, str(len(own)), percent(mean_interval(own[column].to_numpy()))]
         cells += [f"{100 * own['validation_accuracy'].mean():.1f}", f"{100 * own['test_f1'].mean():.1f}"]
-        cells += [f"{seconds[method]:.1f} s" + (f" = {seconds[method] / unit:.1f} ×" if unit else "")]
+        cells += [f"{seconds[method]:.1f} s" + (f" = {cost[method] / unit:.1f} ×" if unit else "")]
         for found in compared.values():
-            cells.append(next((_gap(one) for one in found if one.method == method), ""))
+            cells.append(next((gap_text(one) for one in found if one.method == method), ""))
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"epoch: wall time, and in epochs of {comparison.reference}. p: paired t-test, corrected by Holm.",
+        f"epoch: wall time, and {'processor time' if on_cpu else 'that'} in epochs of {comparison.reference}. "
+        "p: paired t-test, corrected by Holm.",
         "",
     ]
     for control, found in compared.items():
@@ -120,11 +124,13 @@ def _diagnostics(rows: pd.DataFrame) -> list[str]:
     return [*lines, "", note]
 
 
-def _percent(interval: Interval) -> str:
+def percent(interval: Interval) -> str:
+    """Mean ± half of the interval, in percent."""
     return f"{100 * interval.mean:.1f}" + (f" ± {100 * interval.half:.1f}" if interval.half == interval.half else "")
 
 
-def _gap(found: Difference) -> str:
+def gap_text(found: Difference) -> str:
+    """Difference ± half of its interval, in points, and its corrected p."""
     interval = found.interval
     if interval.half != interval.half:
         return f"{100 * interval.mean:+.1f}"

@@ -63,9 +63,11 @@ def test_a_trunk_that_does_not_train_is_recorded_all_the_same(tmp_path):
 
 def test_the_checkpoint_that_is_tested_takes_no_epoch_away():
     record = RunRecord("x")
-    record.load_state_dict({"epochs": [{"epoch": 0}, {"epoch": 1}], "seconds": 2.0})  # a resumed run
-    record.load_state_dict({"epochs": [{"epoch": 0}], "seconds": 1.0})  # its best checkpoint
-    assert len(record.epochs) == 2 and record.seconds == 2.0
+    record.load_state_dict(
+        {"epochs": [{"epoch": 0}, {"epoch": 1}], "seconds": 2.0, "cpu_seconds": 3.0}
+    )  # a resumed run
+    record.load_state_dict({"epochs": [{"epoch": 0}], "seconds": 1.0, "cpu_seconds": 1.5})  # its best checkpoint
+    assert len(record.epochs) == 2 and (record.seconds, record.cpu_seconds) == (2.0, 3.0)
 
 
 def test_a_recorded_run_ends_where_an_unrecorded_one_does(tmp_path):

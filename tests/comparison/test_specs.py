@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from jsonargparse import ArgumentParser
 
 from auxlight.cli import main
 from auxlight.comparison import Comparison
+from auxlight.comparison.cli import read as read_words
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "configs/compare/small"
@@ -16,12 +16,8 @@ SPECS = [path for path in (ROOT / "configs/compare").rglob("*.yaml") if "folder"
 
 def read(path: Path) -> Comparison:
     """As the command line reads it; those that tune share their methods."""
-    parser = ArgumentParser()
-    parser.add_argument("--config", action="config")
-    parser.add_class_arguments(Comparison, None)
     shared = [] if "methods" in yaml.safe_load(path.read_text()) else [f"--config={SMALL / 'methods.yaml'}"]
-    arguments = parser.instantiate(parser.parse_args([*shared, f"--config={path}"])).as_dict()
-    return Comparison(**{name: value for name, value in arguments.items() if name != "config"})
+    return read_words([*shared, f"--config={path}"])[0]
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)

@@ -1,0 +1,98 @@
+"""Makes RESULTS.md, at the top, from the archives of finished runs beside this file: `make results`.
+
+`template.md` is the page. In it, `{{report STUDY}}` becomes a comparison's report, `{{accuracy STUDY METHOD}}` a mean
+and `{{gap STUDY METHOD CONTROL}}` a difference with its interval, where CONTROL may be `best`, the control that
+validated best. So no number of the page is written by hand.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from auxlight.comparison.archive import unpack
+from auxlight.comparison.cli import read
+from auxlight.comparison.report import COLUMNS, gap_text, percent, write_report
+from auxlight.comparison.results import scores, table
+from auxlight.comparison.spec import Comparison
+from auxlight.comparison.statistics import best_of, differences, mean_interval
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SMALL = ROOT / "configs/compare/small"
+HORIZON = HERE / "label_horizon.txt"
+# Those that share their methods with others.
+METHODS = dict.fromkeys(("cifar100_3", "cifar100_20", "cifar100_20_paper"), "methods.yaml")
+
+
+class Study:
+    """A comparison whose runs come from its archive."""
+
+    def __init__(self, name: str, scratch: Path, plots: bool) -> None:
+        self.name = name
+        self.plots = plots
+        files = [SMALL / METHODS[name]] if name in METHODS else []
+        words = [word for file in [*files, SMALL / f"{name}.yaml"] for word in ("--config", str(file))]
+        self.comparison: Comparison = read([*words, f"--folder={scratch / name}"])[0]
+        unpack(self.comparison, HERE / name)
+        self.rows = table(self.comparison)
+
+    def report(self) -> str:
+        """Its page without the title; its plots lie beside the archive."""
+        path = write_report(self.comparison)
+        for plot in path.parent.glob("*.png") if self.plots else []:
+            shutil.copy(plot, HERE / self.name / plot.name)
+        text = path.read_text().partition("\n")[2].strip()
+        text = re.sub(r"^## data$\n", "", text, flags=re.MULTILINE)
+        return re.sub(r"\]\(([^)/]+\.png)\)", rf"](docs/results/{self.name}/\1)", text)
+
+    def accuracy(self, method: str) -> str:
+        """Of the test set, mean ± half an interval."""
+        column = COLUMNS[self.comparison.protocol]
+        return percent(mean_interval(self.rows[self.rows["method"] == method][column].to_numpy()))
+
+    def gap(self, method: str, control: str) -> str:
+        """Of a method to a control."""
+        found = scores(self.rows, COLUMNS[self.comparison.protocol])
+        if control == "best":
+            controls = [name for name in self.comparison.controls if name in found]
+            control = best_of(scores(self.rows, "validation_accuracy"), controls)
+        return gap_text(next(one for one in differences(found, control) if one.method == method))
+
+
+def horizon(*labels: str) -> str:
+    """Rows of the benchmark's differences on held-out images."""
+    rows = []
+    for name in labels:
+        found = re.findall(rf"^ *(\d+) steps  held_out  {name} +(\S+) ± (\S+)$", HORIZON.read_text(), re.MULTILINE)
+        rows.append(f"| {name} | {' | '.join(f'{mean} ± {error}' for _, mean, error in found)} |")
+    return "\n".join(rows)
+
+
+def branches_needed() -> str:
+    """Until human and random labels are told apart on held-out images, by horizon."""
+    return ", ".join(re.findall(r"held_out  human − random .* after (\d+) branches", HORIZON.read_text()))
+
+
+def build(template: str, plots: bool = True) -> str:
+    """The page; writes the plots, too."""
+    studies: dict[str, Study] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def value(match: re.Match[str]) -> str:
+            what, *rest = match[1].split()
+            if what in PIECES:
+                return PIECES[what](*rest)
+            name, *rest = rest
+            if name not in studies:
+                studies[name] = Study(name, Path(scratch), plots)
+            return str(getattr(studies[name], what)(*rest))
+
+        return re.sub(r"\{\{(.+?)\}\}", value, template)
+
+
+PIECES: dict[str, Callable[..., str]] = {"horizon": horizon, "branches_needed": branches_needed}
+
+if __name__ == "__main__":
+    (ROOT / "RESULTS.md").write_text(build((HERE / "template.md").read_text()))
