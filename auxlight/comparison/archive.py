@@ -22,7 +22,7 @@ def pack(comparison: Comparison, folder: Path) -> None:
         folder: of the two files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    runs = comparison.known_runs()
+    runs = _all(comparison)
     table(comparison, runs).to_csv(folder / RUNS, index=False)
     epochs = [
         {"folder": run.key, **row}
@@ -52,13 +52,17 @@ def unpack(comparison: Comparison, folder: Path) -> int:
         points.setdefault(row["folder"], []).append(values | {"epoch": int(values["epoch"])})
     count = 0
     while True:  # once the tuning is there, the runs of its choices are known
-        absent = {run.key: run for run in comparison.known_runs() if not run.result.is_file()}
+        absent = {run.key: run for run in _all(comparison) if not run.result.is_file()}
         found = [row for row in rows if row["folder"] in absent]
         if not found:
             return count
         for row in found:
             _write(absent[row["folder"]], row, points.get(row["folder"], []))
         count += len(found)
+
+
+def _all(comparison: Comparison) -> list[Run]:
+    return [*comparison.tuning_runs(), *comparison.runs_so_far()]
 
 
 def _read(path: Path) -> list[dict[str, str]]:

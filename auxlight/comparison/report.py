@@ -10,6 +10,7 @@ from auxlight.comparison.page import html_page
 from auxlight.comparison.results import curves, missing, scores, table
 from auxlight.comparison.spec import Comparison
 from auxlight.comparison.statistics import Difference, Interval, best_of, differences, mean_interval
+from auxlight.comparison.tuning import Setting
 
 # What a protocol calls the test accuracy.
 COLUMNS = {"validation": "test_accuracy", "paper": "last_epochs_accuracy"}
@@ -58,9 +59,13 @@ def _tuning(comparison: Comparison) -> list[str]:
     for data in comparison.data:
         for method in comparison.methods:
             chosen = comparison.chosen(data, method)
-            text = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in chosen.items()) or "(no choice)"
+            text = "(not tuned yet)" if chosen is None else _setting(chosen)
             lines.append(f"| {data} | {method} | {len(comparison.settings(method))} | {text} |")
     return [*lines, ""]
+
+
+def _setting(setting: Setting) -> str:
+    return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in setting.items()) or "(no choice)"
 
 
 def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]:

@@ -20,7 +20,7 @@ def table(comparison: Comparison, runs: Sequence[Run] | None = None) -> pd.DataF
         runs: which; by default those of the comparison without those of the tuning.
     """
     rows = []
-    for run in comparison.runs() if runs is None else runs:
+    for run in comparison.runs_so_far() if runs is None else runs:
         if not run.result.is_file():
             continue
         result = json.loads(run.result.read_text())
@@ -63,8 +63,8 @@ def _means(epochs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def missing(comparison: Comparison) -> list[Run]:
-    """The runs that are not finished."""
-    return [run for run in comparison.runs() if not run.result.is_file()]
+    """The runs that are not finished, of those methods that have been tuned."""
+    return [run for run in comparison.runs_so_far() if not run.result.is_file()]
 
 
 def scores(rows: pd.DataFrame, column: str) -> Scores:
@@ -78,7 +78,7 @@ def scores(rows: pd.DataFrame, column: str) -> Scores:
 def curves(comparison: Comparison, data: str, name: str) -> dict[str, pd.DataFrame]:
     """Of each method a metric by epoch (rows) and seed (columns)."""
     found: dict[str, dict[int, pd.Series]] = {}
-    for run in comparison.runs():
+    for run in comparison.runs_so_far():
         if run.data == data and run.result.is_file():
             points = {row["epoch"]: row[name] for row in json.loads(run.result.read_text())["epochs"] if name in row}
             found.setdefault(run.method, {})[run.seed] = pd.Series(points)

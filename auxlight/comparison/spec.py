@@ -160,12 +160,19 @@ class Comparison:
         Raises:
             InputError: before the tuning's runs are finished.
         """
+        waiting = [run for run in self.tuning_runs() if not run.result.is_file()]
+        if waiting:
+            raise InputError(f"Settings can be chosen once all were tried. Found unfinished: {waiting[0].name}.")
+        return self.runs_so_far()
+
+    def runs_so_far(self) -> list[Run]:
+        """The same, of those methods alone that have been tuned."""
         chosen = {(data, method): self.chosen(data, method) for data in self.data for method in self.methods}
         return [
-            self._run(data, method, seed, chosen[data, method], True)
+            self._run(data, method, seed, setting, True)
             for seed in self.seeds
-            for data in self.data
-            for method in self.methods
+            for (data, method), setting in chosen.items()
+            if setting is not None
         ]
 
     def tuning_runs(self) -> list[Run]:
@@ -180,34 +187,24 @@ class Comparison:
             for setting in self.settings(method)
         ]
 
-    def known_runs(self) -> list[Run]:
-        """All runs, those of the tuning too; before settings are chosen, the tuning's alone."""
-        tuning = self.tuning_runs()
-        try:
-            return [*tuning, *self.runs()]
-        except InputError:
-            return tuning
-
     def settings(self, method: str) -> list[Setting]:
         """What a method may choose from."""
         return [{}] if self.tuning is None else self.tuning.settings(self.methods[method].grid)
 
-    def chosen(self, data: str, method: str) -> Setting:
+    def chosen(self, data: str, method: str) -> Setting | None:
         """The setting of the highest mean validation accuracy over the tuning's seeds; the first one of equals.
 
-        Raises:
-            InputError: runs of the tuning that are not finished.
+        None while runs of the tuning are not finished.
         """
         settings = self.settings(method)
         if self.tuning is None or len(settings) == 1:
             return settings[0]
         means = []
         for setting in settings:
-            runs = [self._run(data, method, seed, setting, False) for seed in self.tuning.seeds]
-            waiting = [run for run in runs if not run.result.is_file()]
-            if waiting:
-                raise InputError(f"Settings can be chosen once all were tried. Found unfinished: {waiting[0].name}.")
-            means.append(sum(validation_of(run.result) for run in runs) / len(runs))
+            results = [self._run(data, method, seed, setting, False).result for seed in self.tuning.seeds]
+            if not all(result.is_file() for result in results):
+                return None
+            means.append(sum(validation_of(result) for result in results) / len(results))
         return settings[means.index(max(means))]
 
     def _run(self, data: str, method: str, seed: int, setting: Setting, reads_test: bool) -> Run:

@@ -44,7 +44,7 @@ def test_what_was_tuned_is_not_tuned_again(tmp_path):
         pretend(run, 0.1 + 0.2)
     pack(mine, archive)
     shutil.rmtree(tmp_path / "runs")
-    assert unpack(mine, archive) == len(mine.known_runs())
+    assert unpack(mine, archive) == len(tuning) + len(mine.runs())
     assert [mine.chosen("data", method) for method in mine.methods] == chosen
     assert table(mine)["test_accuracy"].tolist() == [0.1 + 0.2] * len(mine.runs())
 
@@ -53,7 +53,7 @@ def test_a_row_says_how_to_repeat_the_run(tmp_path):
     mine = study(tmp_path)
     for run in mine.tuning_runs():
         pretend(run, 0.7)
-    rows = table(mine, mine.known_runs())
+    rows = table(mine, mine.tuning_runs())
     for run, command, folder in zip(mine.tuning_runs(), rows["command"], rows["folder"], strict=True):
         assert command.startswith("auxlight fit --config ") and f"--seed_everything={run.seed}" in command
         assert all(f"--{name}={value}" in command for name, value in run.setting.items())
