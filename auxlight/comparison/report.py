@@ -1,5 +1,6 @@
 """From a table of runs to a page that says what may be said."""
 
+from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,8 +28,9 @@ def write_report(comparison: Comparison) -> Path:
     lines = ["# Comparison", ""]
     absent = missing(comparison)
     if absent:
-        names = ", ".join(run.name for run in absent[:10])
-        lines += [f"**{len(absent)} runs are not finished**: {names}{', …' if len(absent) > 10 else ''}.", ""]
+        counts = Counter(f"{run.data}/{run.method}" for run in absent)
+        names = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        lines += [f"**{len(absent)} runs are not finished**: {names}.", ""]
     if len(rows):
         commits = ", ".join(sorted(set(rows["commit"])))
         lines += [f"{len(rows)} runs, commit {commits}. ± is half of a 95 % confidence interval over seeds.", ""]
