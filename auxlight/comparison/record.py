@@ -11,8 +11,11 @@ import lightning as L
 import torch
 import torchvision
 
+from auxlight.batch import Batch
 from auxlight.datamodules import ImageDataModule
 from auxlight.inspection.gradients import task_gradients
+from auxlight.inspection.record import LabelRecorder
+from auxlight.inspection.usage import label_usage
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.networks.buffers import evaluation_mode
 
@@ -25,7 +28,8 @@ class RunRecord(L.Callback):
     `progress.json` says meanwhile how many epochs are finished, of how many, and since when.
 
     Beside the metrics each epoch has lengths and cosines of the tasks' gradients for the trunk (on 64 validation
-    images) and how far the epoch's last step moved the trunk: a larger step and better features are told apart by them.
+    images) and how far the epoch's last step moved the trunk: a larger step and better features are told apart by them;
+    and of a labelled task how the labels that it trained with are used (see `inspection.LabelUsage`).
 
     Args:
         folder: of the run.
@@ -42,6 +46,7 @@ class RunRecord(L.Callback):
         self.seconds = self.cpu_seconds = 0.0
         self._update = 0.0
         self._before: list[torch.Tensor] = []
+        self._labels = LabelRecorder()
         self._progress: dict[str, float | None] = {}
         self._start()
 
@@ -52,13 +57,22 @@ class RunRecord(L.Callback):
         self._say(trainer)
         self._start()
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the last epoch's labels."""
+        self._labels.reset()
+
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Before an epoch's last step, where the trunk stands."""
         if trainer.is_last_batch and isinstance(pl_module, AuxiliaryClassifier):
             self._before = [parameter.detach().clone() for parameter in pl_module.trunk.parameters()]
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """And after it, how far it went."""
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """And after it, how far it went; and each step's labels."""
+        task = getattr(pl_module, "labelled_task", None)
+        if task is not None and task.target is not None and isinstance(batch, Batch):
+            self._labels.add(batch, task.target)
         if self._before and isinstance(pl_module, AuxiliaryClassifier):
             pairs = zip(self._before, pl_module.trunk.parameters(), strict=True)
             squares = sum(float((after.detach() - before).square().sum()) for before, after in pairs)
@@ -72,6 +86,10 @@ class RunRecord(L.Callback):
         self.cpu_seconds += time.process_time() - self._started[1]
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
         numbers |= {"trunk/update_norm": self._update, **self._gradients(trainer, pl_module)}
+        labels = self._labels.labels()
+        if labels is not None and isinstance(pl_module, AuxiliaryClassifier):
+            found = label_usage(labels, pl_module.hierarchy)
+            numbers |= {name: value for name, value in found.items() if math.isfinite(value)}
         if trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
             numbers["test/accuracy"] = _test_accuracy(trainer, pl_module)
         self.epochs.append({"epoch": trainer.current_epoch, "seconds": self.seconds, **numbers})

@@ -1,6 +1,7 @@
 """From a table of runs to a page that says what may be said."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -8,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from auxlight.comparison.page import html_page
-from auxlight.comparison.results import curves, missing, scores, table
+from auxlight.comparison.results import LABELS, curves, missing, scores, table
 from auxlight.comparison.spec import Comparison
 from auxlight.comparison.statistics import Difference, Interval, best_of, differences, mean_interval
 from auxlight.comparison.tuning import Setting
@@ -116,19 +117,24 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
 
 
 def _diagnostics(rows: pd.DataFrame) -> list[str]:
-    """How far each method's trunk is pulled and moved, means over epochs and seeds."""
-    columns = [name for name in rows.columns if name.startswith(("gradients/", "trunk/")) and rows[name].notna().any()]
+    """How far each method's trunk is pulled and moved, and what its labels are like; means over seeds."""
+    pulled = [name for name in rows.columns if name.startswith(("gradients/", "trunk/"))]
+    lines = _means(
+        rows, pulled, "Gradients for the trunk on 64 validation images, last steps of epochs: epochs' means."
+    )
+    return lines + _means(rows, LABELS, "The labels that the last epoch trained with (see `LabelUsage`), and weights.")
+
+
+def _means(rows: pd.DataFrame, names: Sequence[str], note: str) -> list[str]:
+    columns = [name for name in names if name in rows.columns and rows[name].notna().any()]
     if not columns:
         return []
-    lines = ["", f"| method | {' | '.join(columns)} |", f"|{'---|' * (len(columns) + 1)}"]
-    means = rows.groupby("method", sort=False)[columns].mean()
-    for method, row in means.iterrows():
-        cells = ["" if value != value else f"{value:.3g}" for value in row]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    note = (
-        "Gradients for the trunk on 64 validation images, and the last step of each epoch: means over epochs and seeds."
-    )
-    return [*lines, "", note]
+    lines = ["", note, "", f"| method | {' | '.join(columns)} |", f"|{'---|' * (len(columns) + 1)}"]
+    for method, row in rows.groupby("method", sort=False)[columns].mean().iterrows():
+        if row.notna().any():
+            cells = ["" if value != value else f"{value:.3g}" for value in row]
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
 
 
 def percent(interval: Interval) -> str:

@@ -9,6 +9,11 @@ import pandas as pd
 from auxlight.comparison.spec import Comparison, Run
 from auxlight.comparison.statistics import Scores
 
+# Of the labels that the last epoch trained with.
+LABELS = (
+    *("labels/decided", "labels/confidence", "labels/effective", "labels/human_nmi"),
+    *("train/weight_mean", "train/weight_std"),
+)
 METRICS = ("accuracy", "precision", "recall", "f1")
 
 
@@ -37,6 +42,7 @@ def table(comparison: Comparison, runs: Sequence[Run] | None = None) -> pd.DataF
                 "last_epochs_accuracy": result.get("last_epochs"),
                 "epochs": _trained(result["epochs"]),
                 **_means(result["epochs"]),
+                **{name: result["epochs"][-1][name] for name in LABELS if name in result["epochs"][-1]},
                 "seconds": result["seconds"],
                 "cpu_seconds": result["cpu_seconds"],
                 "seconds_per_epoch": result["seconds"] / max(1, _trained(result["epochs"])),

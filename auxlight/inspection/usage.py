@@ -2,11 +2,33 @@
 
 import torch
 
+from auxlight.hierarchy import LabelHierarchy
 from auxlight.inspection.agreement import agreement, effective_labels, shares
 from auxlight.inspection.board import Board
 from auxlight.inspection.evidence import Evidence
 from auxlight.inspection.heatmap import heatmap
+from auxlight.inspection.record import EpochLabels
 from auxlight.inspection.view import View
+
+
+def label_usage(trained: EpochLabels, hierarchy: LabelHierarchy) -> dict[str, float]:
+    """The scalars of `LabelUsage`.
+
+    Args:
+        trained: labels of an epoch.
+        hierarchy: their blocks.
+    """
+    labelled = shares(trained.primary, trained.label, hierarchy.num_primary, hierarchy.num_auxiliary + 1)[:, :-1]
+    values = {
+        "labels/decided": float((trained.label >= 0).float().mean()),
+        "labels/confidence": float(trained.confidence.mean()),
+        "labels/effective": float(effective_labels(labelled)[labelled.sum(1) > 0].mean()),
+    }
+    if trained.human is not None:
+        values["labels/human_nmi"], values["labels/human_ari"] = agreement(
+            trained.primary, trained.label, trained.human
+        )
+    return values
 
 
 class LabelUsage(View):
@@ -29,24 +51,14 @@ class LabelUsage(View):
             return
         # The last column: no label.
         used = shares(trained.primary, trained.label, hierarchy.num_primary, hierarchy.num_auxiliary + 1)
-        labelled = used[:, :-1]
-        present = labelled.sum(1) > 0
-        values = {
-            "labels/decided": float((trained.label >= 0).float().mean()),
-            "labels/confidence": float(trained.confidence.mean()),
-            "labels/effective": float(effective_labels(labelled)[present].mean()),
-        }
-        if trained.human is not None:
-            values["labels/human_nmi"], values["labels/human_ari"] = agreement(
-                trained.primary, trained.label, trained.human
-            )
+        values = label_usage(trained, hierarchy)
         board.scalars(values)
         if not board.has_pictures:
             return
         most = max(hierarchy.psi)
         table = torch.full((hierarchy.num_primary, most + 1), float("nan"))
         for y, (start, size) in enumerate(zip(hierarchy.starts.tolist(), hierarchy.psi, strict=True)):
-            table[y, :size] = labelled[y, start : start + size]
+            table[y, :size] = used[y, start : start + size]
         table[:, -1] = used[:, -1]
         board.figure(
             "label_usage",

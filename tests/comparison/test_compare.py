@@ -53,7 +53,9 @@ def test_runs_are_real_fits_that_are_not_repeated(tmp_path, capsys):
     assert rows["test_accuracy"].between(0, 1).all() and rows["validation_accuracy"].between(0.2, 1).all()
     assert (rows["seconds_per_epoch"] > 0).all() and (rows["trunk/update_norm"] > 0).all()
     assert rows["gradients/labelled_cosine"].isna().tolist() == [True, False]
-    assert "| method | gradients/" in write_report(study).read_text()
+    assert rows["labels/decided"].isna().tolist() == [True, False]
+    page = write_report(study).read_text()
+    assert "| method | gradients/" in page and "| method | labels/decided" in page
     about = json.loads((study.runs()[0].folder / "run.json").read_text())
     assert about["command"].startswith("auxlight fit --config") and about["seed"] == 0
     times = [run.result.stat().st_mtime_ns for run in study.runs()]
