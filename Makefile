@@ -8,7 +8,7 @@ fit: .venv/installed
 	$(BIN)/auxlight fit --config configs/wa_rl.yaml --config configs/data/digits.yaml --config configs/small.yaml
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 docs: .venv/installed
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build

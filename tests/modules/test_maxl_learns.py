@@ -12,7 +12,7 @@ from auxlight import AuxiliaryClassifier, LabelNetwork, LookAheadGradient, MAXLM
 from auxlight.batch import Batch
 from tests.modules.bilevel import TRAINER
 
-SEEDS = range(5)
+SEEDS = range(3)
 
 
 def points(count, seed):
