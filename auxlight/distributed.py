@@ -1,4 +1,4 @@
-"""Means over the devices of a distributed run."""
+"""What the devices of a distributed run share."""
 
 from collections.abc import Callable, Mapping
 
@@ -23,3 +23,9 @@ def mean_over_devices(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: part.view_as(tensor).to(tensor.dtype) for (name, tensor), part in zip(tensors.items(), parts, strict=True)
     }
+
+
+def from_first_device(tensor: Tensor) -> None:
+    """Give every device the first one's tensor; alone, nothing happens."""
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(tensor, 0)

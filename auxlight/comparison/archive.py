@@ -1,6 +1,7 @@
 """Finished runs as two CSV files, to be kept under version control."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 
 from auxlight.comparison.results import METRICS, table
 from auxlight.comparison.spec import Comparison, Run
+from auxlight.errors import InputError
 
 RUNS, EPOCHS = "runs.csv", "epochs.csv"
 
@@ -15,22 +17,34 @@ RUNS, EPOCHS = "runs.csv", "epochs.csv"
 def pack(comparison: Comparison, folder: Path) -> None:
     """Write `runs.csv`, a row for each finished run, and `epochs.csv`, a row for each epoch that was validated.
 
-    Rows of runs that the comparison no longer has, because a config has changed, go.
+    Rows of other runs (of methods, seeds or configs that the comparison does not have) stay as they are.
 
     Args:
         comparison: whose finished runs, those of the tuning among them.
         folder: of the two files.
+
+    Raises:
+        InputError: a folder that is none, or files that are no archive.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    runs = _all(comparison)
-    table(comparison, runs).to_csv(folder / RUNS, index=False)
-    epochs = [
-        {"folder": run.key, **row}
-        for run in runs
-        if run.result.is_file()
-        for row in json.loads(run.result.read_text())["epochs"]
-    ]
-    pd.DataFrame(epochs).to_csv(folder / EPOCHS, index=False)
+    others, points = read_archive(folder)
+    runs = [run for run in _all(comparison) if run.result.is_file()]
+    own = {run.key for run in runs}
+    epochs = [{"folder": run.key, **row} for run in runs for row in json.loads(run.result.read_text())["epochs"]]
+    _merge(folder / RUNS, table(comparison, runs), [row for row in others if row["folder"] not in own])
+    _merge(folder / EPOCHS, pd.DataFrame(epochs), [row for row in points if row["folder"] not in own])
+
+
+def _merge(path: Path, own: pd.DataFrame, others: list[dict[str, str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    # Rows as text, so that none changes on the way.
+    rows = [*csv.DictReader(io.StringIO(own.to_csv(index=False))), *others] if len(own) else others
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(path)
 
 
 def unpack(comparison: Comparison, folder: Path) -> int:
@@ -42,14 +56,16 @@ def unpack(comparison: Comparison, folder: Path) -> int:
 
     Returns:
         Number of runs that were unpacked.
+
+    Raises:
+        InputError: a folder that is none, or files that are no archive.
     """
-    if not (folder / RUNS).is_file():
-        return 0
-    rows = _read(folder / RUNS)
+    rows, epochs = read_archive(folder)
     points: dict[str, list[dict[str, float]]] = {}
-    for row in _read(folder / EPOCHS):
+    for row in epochs:
         values = {name: float(value) for name, value in row.items() if name != "folder"}
         points.setdefault(row["folder"], []).append(values | {"epoch": int(values["epoch"])})
+    rows = [row for row in rows if row["folder"] in points]
     count = 0
     while True:  # once the tuning is there, the runs of its choices are known
         absent = {run.key: run for run in _all(comparison) if not run.result.is_file()}
@@ -57,7 +73,7 @@ def unpack(comparison: Comparison, folder: Path) -> int:
         if not found:
             return count
         for row in found:
-            _write(absent[row["folder"]], row, points.get(row["folder"], []))
+            _write(absent[row["folder"]], row, points[row["folder"]])
         count += len(found)
 
 
@@ -65,10 +81,26 @@ def _all(comparison: Comparison) -> list[Run]:
     return [*comparison.tuning_runs(), *comparison.runs_so_far()]
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    """Of each row what it has; as text, for pandas of some versions would round the numbers."""
-    with path.open(newline="") as file:
-        return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+def read_archive(folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Rows of `runs.csv` and of `epochs.csv`, of each what it has; none where there is no archive yet.
+
+    Raises:
+        InputError: a folder that is none, or files that are no archive.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"`archive` must be a folder. Found the file {folder}.")
+    files = [folder / name for name in (RUNS, EPOCHS)]
+    if not any(file.is_file() for file in files):
+        return [], []
+    tables = []
+    for file, needed in zip(files, ({"folder", "validation_accuracy", "versions"}, {"folder", "epoch"}), strict=True):
+        # As text, for pandas of some versions would round the numbers.
+        with file.open(newline="") if file.is_file() else io.StringIO() as lines:
+            rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(lines)]
+        if any(not needed <= row.keys() for row in rows) or not file.is_file():
+            raise InputError(f"`archive` must hold {RUNS} and {EPOCHS} of `auxlight compare`. Found other in {file}.")
+        tables.append(rows)
+    return tables[0], tables[1]
 
 
 def _write(run: Run, row: dict[str, str], epochs: list[dict[str, float]]) -> None:
@@ -85,4 +117,6 @@ def _write(run: Run, row: dict[str, str], epochs: list[dict[str, float]]) -> Non
         "versions": dict(word.split(" ") for word in row["versions"].split(", ")),
     }
     run.folder.mkdir(parents=True, exist_ok=True)
-    run.result.write_text(json.dumps(result))
+    part = run.folder / "result.json.part"
+    part.write_text(json.dumps(result))
+    part.replace(run.result)

@@ -53,27 +53,24 @@ def main(words: Sequence[str]) -> None:
         if address
         else Processes(1 if jobs is None else jobs)
     )
-    archive = comparison.archive or comparison.folder
-    unpack(comparison, archive)
+    if comparison.archive is not None:
+        unpack(comparison, comparison.archive)
     failed: list[Run] = []
     try:
         if not options["report_only"]:
-            _refuse(run_all(comparison.tuning_runs(), workers, "tuning runs"), "settings cannot be chosen yet")
-            failed = run_all(comparison.runs(), workers)
+            failed += run_all(comparison.tuning_runs(), workers, "tuning runs")
+            failed += run_all(comparison.runs_so_far(), workers)
     except KeyboardInterrupt:
         print("Stopped. Start again to go on from the last checkpoints.", file=sys.stderr)
         raise SystemExit(130) from None
     finally:  # also what was finished before an interruption
-        pack(comparison, archive)
+        pack(comparison, comparison.archive or comparison.folder)
     path = write_report(comparison)
     print(path.read_text())
-    print(f"Written to {path} and {path.with_suffix('.html')}, every run to {archive / RUNS}")
-    _refuse(failed, "all others are in the report")
-
-
-def _refuse(failed: Sequence[Run], consequence: str) -> None:
+    table = (comparison.archive or comparison.folder) / RUNS
+    print(f"Written to {path} and {path.with_suffix('.html')}, every run to {table}")
     if failed:
         raise InputError(
-            f"{len(failed)} runs failed, {consequence}. The first is in {failed[0].folder}: see its log.txt, and start "
-            "again to go on."
+            f"{len(failed)} runs failed, all others are in the report (of a method with a failed tuning run, no more "
+            f"than its tuning). The first is in {failed[0].folder}: see its log.txt, and start again to go on."
         )

@@ -1,5 +1,6 @@
 """A run as a process. Only the standard library: a cluster ships this to workers that then import no torch for it."""
 
+import fcntl
 import json
 import os
 import shlex
@@ -26,27 +27,37 @@ def fit(
 
     Returns:
         Whether it is finished.
+
+    Raises:
+        BlockingIOError: another process is at this run.
     """
     home, last = Path(cwd, folder), Path(folder, "checkpoints", "last.ckpt")
     home.mkdir(parents=True, exist_ok=True)
-    if Path(cwd, last).is_file():
-        words = [*words, f"--ckpt_path={last}"]
-    about = {**about, "command": shlex.join(["auxlight", *words]), "started": time.time()}
-    part = home / "run.json.part"
-    part.write_text(json.dumps(about, indent=2) + "\n")
-    part.replace(home / "run.json")
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    if hides_gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-    command = [sys.executable, "-m", "auxlight", *words, *quiet]
-    with (home / "log.txt").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=cwd)
+    with (home / "run.lock").open("w") as lock:
         try:
-            while process.poll() is None:  # a cluster interrupts Python, but no wait for a process
-                time.sleep(POLL)
-        finally:
-            process.kill()
-            if process.wait() < 0:  # nobody else says so
-                print(f"auxlight fit was killed by signal {-process.returncode}", file=log)
-    return (home / "result.json").is_file()
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the run inherits it, and may outlive this process
+        except BlockingIOError:
+            raise BlockingIOError("another process is at this run") from None
+        if Path(cwd, last).is_file():
+            words = [*words, f"--ckpt_path={last}"]
+        about = {**about, "command": shlex.join(["auxlight", *words]), "started": time.time()}
+        part = home / "run.json.part"
+        part.write_text(json.dumps(about, indent=2) + "\n")
+        part.replace(home / "run.json")
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        if hides_gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+        command = [sys.executable, "-m", "auxlight", *words, *quiet]
+        with (home / "log.txt").open("a") as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, cwd=cwd, pass_fds=[lock.fileno()]
+            )
+            try:
+                while process.poll() is None:  # a cluster interrupts Python, but no wait for a process
+                    time.sleep(POLL)
+            finally:
+                process.kill()
+                if process.wait() < 0:  # nobody else says so
+                    print(f"auxlight fit was killed by signal {-process.returncode}", file=log)
+        return (home / "result.json").is_file()

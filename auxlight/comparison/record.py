@@ -2,17 +2,17 @@
 
 import json
 import math
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
 import torch
-import torchvision
 
 from auxlight.batch import Batch
+from auxlight.comparison.provenance import commit, device, versions
 from auxlight.datamodules import ImageDataModule
+from auxlight.errors import InputError
 from auxlight.inspection.gradients import task_gradients
 from auxlight.inspection.record import LabelRecorder
 from auxlight.inspection.usage import label_usage
@@ -36,6 +36,9 @@ class RunRecord(L.Callback):
         tested: whether a test ends it.
         last_epochs: the paper's protocol: of so many last epochs the test accuracy is measured, after each; their mean
             is the result's "last_epochs".
+
+    Raises:
+        InputError: at the start of the fit, one with fewer epochs than `last_epochs`, or of unknown length.
     """
 
     def __init__(self, folder: str, tested: bool = True, last_epochs: int = 0) -> None:
@@ -43,12 +46,23 @@ class RunRecord(L.Callback):
         self.tested = tested
         self.last_epochs = last_epochs
         self.epochs: list[dict[str, float]] = []
+        self.test_accuracies: list[float] = []
+        self.commits = [commit()]
         self.seconds = self.cpu_seconds = 0.0
         self._update = 0.0
+        self._fitted = False
         self._before: list[torch.Tensor] = []
         self._labels = LabelRecorder()
         self._progress: dict[str, float | None] = {}
         self._start()
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check that there are as many epochs as the protocol asks for."""
+        if self.last_epochs and (_epochs(trainer) or 0) < self.last_epochs:
+            raise InputError(
+                f"The paper's protocol needs `max_epochs` of {self.last_epochs} at least. "
+                f"Found max_epochs={trainer.max_epochs}."
+            )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The clocks start before the first epoch, and an agent's in it."""
@@ -78,27 +92,43 @@ class RunRecord(L.Callback):
             squares = sum(float((after.detach() - before).square().sum()) for before, after in pairs)
             self._update, self._before = squares**0.5, []
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validation is no training."""
+        if not trainer.sanity_checking:
+            self._stop()
+
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A point of the curves."""
         if trainer.sanity_checking:
             return
-        self.seconds += time.perf_counter() - self._started[0]
-        self.cpu_seconds += time.process_time() - self._started[1]
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
         numbers |= {"trunk/update_norm": self._update, **self._gradients(trainer, pl_module)}
         labels = self._labels.labels()
         if labels is not None and isinstance(pl_module, AuxiliaryClassifier):
             found = label_usage(labels, pl_module.hierarchy)
             numbers |= {name: value for name, value in found.items() if math.isfinite(value)}
-        if trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
-            numbers["test/accuracy"] = _test_accuracy(trainer, pl_module)
         self.epochs.append({"epoch": trainer.current_epoch, "seconds": self.seconds, **numbers})
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What comes now is training again."""
+        self._start()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Before the epoch's checkpoint."""
+        self._stop()
+        if trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
+            self.test_accuracies.append(_test_accuracy(trainer, pl_module))
         self._say(trainer, epoch=trainer.current_epoch + 1)
-        self._start()  # what was measured here is no training
+        self._start()
 
     def _start(self) -> None:
         # A busy machine stretches the one, hardly the other.
         self._started = time.perf_counter(), time.process_time()
+
+    def _stop(self) -> None:
+        self.seconds += time.perf_counter() - self._started[0]
+        self.cpu_seconds += time.process_time() - self._started[1]
+        self._start()
 
     def _say(self, trainer: L.Trainer, **new: float) -> None:
         if self._progress:  # what is only validated or tested does not train
@@ -116,12 +146,14 @@ class RunRecord(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The end of a run that is not tested."""
+        self._fitted = True
         if not self.tested:
             self._write(trainer)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The end of one that is."""
-        self._write(trainer)
+        """The end of one that is. A test by itself, of whatever checkpoint, leaves the result alone."""
+        if self._fitted:
+            self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
         """Everything, at once and whole."""
@@ -129,17 +161,14 @@ class RunRecord(L.Callback):
         result = {
             "validation": max((row.get("val/accuracy", 0.0) for row in self.epochs), default=0.0),
             "test": test,
-            "last_epochs": _mean([row["test/accuracy"] for row in self.epochs if "test/accuracy" in row]),
+            "test_accuracies": self.test_accuracies,
+            "last_epochs": sum(self.test_accuracies) / self.last_epochs if self.last_epochs else None,
             "epochs": self.epochs,
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
             "device": device(trainer),
-            "commit": commit(),
-            "versions": {
-                "torch": torch.__version__,
-                "torchvision": torchvision.__version__,
-                "lightning": L.__version__,
-            },
+            "commit": " ".join(self.commits),
+            "versions": versions(),
         }
         self._say(trainer)
         self._leave(trainer, "result.json", result)
@@ -153,22 +182,22 @@ class RunRecord(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The curves."""
-        return {"epochs": self.epochs, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+        names = ("epochs", "test_accuracies", "commits", "seconds", "cpu_seconds")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with them; the test of an earlier epoch's checkpoint takes none away."""
-        if len(state_dict["epochs"]) >= len(self.epochs):
-            self.epochs, self.seconds = state_dict["epochs"], state_dict["seconds"]
-            self.cpu_seconds = state_dict["cpu_seconds"]
+        if self._fitted:
+            return
+        state = dict(state_dict)
+        self.commits = list(dict.fromkeys([*state.pop("commits"), *self.commits]))  # a run of several says so
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 def _epochs(trainer: L.Trainer) -> int | None:
     """Of the run; None where only its steps or its time are limited."""
     return trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 @torch.no_grad()
@@ -183,17 +212,3 @@ def _test_accuracy(trainer: L.Trainer, module: L.LightningModule) -> float:
             count += len(batch.primary)
     mean = torch.tensor(right / count, device=module.device)
     return float(cast(torch.Tensor, trainer.strategy.reduce(mean, reduce_op="mean")))
-
-
-def device(trainer: L.Trainer) -> str:
-    """Of the network: "CPU", or the name of the GPU; with their number where there are several."""
-    root = trainer.strategy.root_device
-    name = torch.cuda.get_device_name(root) if root.type == "cuda" else root.type.upper()
-    return name if trainer.world_size == 1 else f"{trainer.world_size} × {name}"
-
-
-def commit() -> str:
-    """Of the code that runs, with "-dirty" where it was changed; "" outside of a repository."""
-    here = str(Path(__file__).parent)
-    found = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return found.stdout.strip()

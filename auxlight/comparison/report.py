@@ -33,8 +33,12 @@ def write_report(comparison: Comparison) -> Path:
         names = ", ".join(f"{count} of {name}" for name, count in counts.items())
         lines += [f"**{len(absent)} runs are not finished**: {names}.", ""]
     if len(rows):
-        commits = ", ".join(sorted(set(rows["commit"])))
-        lines += [f"{len(rows)} runs, commit {commits}. ± is half of a 95 % confidence interval over seeds.", ""]
+        origin = {name: sorted(set(rows[name])) for name in ("commit", "versions", "device")}
+        made = "; ".join(f"{name} {' or '.join(values)}" for name, values in origin.items())
+        lines += [f"{len(rows)} runs; {made}. ± is half of a 95 % confidence interval over seeds.", ""]
+        mixed = [name for name, values in origin.items() if len(values) > 1]
+        if mixed:
+            lines += [f"**Runs that are compared differ in {' and '.join(mixed)}**: `runs.csv` says which.", ""]
         if comparison.protocol == "paper":
             lines += ["Test accuracy is the mean of those after each of the last 15 epochs (the paper's protocol).", ""]
         lines += _tuning(comparison)
@@ -86,24 +90,26 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
         best = best_of(validation, controls)
         for control in dict.fromkeys([comparison.reference, best]):
             if control in test:
-                compared[control] = differences(test, control)
+                paired = {name: found for name, found in test.items() if found.keys() & test[control].keys()}
+                compared[control] = differences(paired, control)
         lines += [f"Best control by validation accuracy: **{best}**.", ""]
     unit = cost.get(comparison.reference)
-    heads = ["method", "seeds", "test accuracy", "validation", "F1", "epoch"]
+    f1 = comparison.protocol == "validation"  # the paper's protocol has none
+    heads = ["method", "seeds", "test accuracy", "validation", *(["F1"] if f1 else []), "epoch"]
     heads += [f"− {control}" for control in compared]
     lines += [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for method in test:
         own = rows[rows["method"] == method]
         cells = [method, str(len(own)), percent(mean_interval(own[column].to_numpy()))]
-        cells += [f"{100 * own['validation_accuracy'].mean():.1f}", f"{100 * own['test_f1'].mean():.1f}"]
+        cells += [f"{100 * own[name].mean():.1f}" for name in ("validation_accuracy", *(["test_f1"] if f1 else []))]
         cells += [f"{seconds[method]:.1f} s" + (f" = {cost[method] / unit:.1f} ×" if unit else "")]
         for found in compared.values():
             cells.append(next((gap_text(one) for one in found if one.method == method), ""))
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"epoch: wall time, and {'processor time' if on_cpu else 'that'} in epochs of {comparison.reference}. "
-        "p: paired t-test, corrected by Holm.",
+        f"epoch: wall time of training, and {'processor time' if on_cpu else 'that'} in epochs of "
+        f"{comparison.reference}. ±: of this difference alone; p: paired t-test, corrected by Holm.",
         "",
     ]
     for control, found in compared.items():

@@ -42,7 +42,7 @@ def table(comparison: Comparison, runs: Sequence[Run] | None = None) -> pd.DataF
                 "last_epochs_accuracy": result.get("last_epochs"),
                 "epochs": _trained(result["epochs"]),
                 **_means(result["epochs"]),
-                **{name: result["epochs"][-1][name] for name in LABELS if name in result["epochs"][-1]},
+                **{name: row[name] for row in result["epochs"][-1:] for name in LABELS if name in row},
                 "seconds": result["seconds"],
                 "cpu_seconds": result["cpu_seconds"],
                 "seconds_per_epoch": result["seconds"] / max(1, _trained(result["epochs"])),

@@ -110,5 +110,5 @@ def command(run: Run) -> list[str]:
     if run.last_epochs:
         words.append(f"--trainer.callbacks.last_epochs={run.last_epochs}")
     if not run.reads_test:
-        words += ["--trainer.callbacks.tested=false", "--test_after_fit=false"]
-    return words
+        words.append("--trainer.callbacks.tested=false")
+    return [*words, f"--test_after_fit={'true' if run.reads_test else 'false'}"]

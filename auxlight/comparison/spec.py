@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +146,9 @@ class Comparison:
                 "`seeds` of the tuning must be others than those of the comparison, which are to be fresh. "
                 f"Found both with {sorted(set(tuning.seeds) & set(self.seeds))}."
             )
+        for name in (*methods, *self.data):
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise InputError(f"Names of methods and data must be of letters, digits, `_.-`. Found {name!r}.")
         for path in self._files():
             if not Path(path).is_file():
                 raise InputError(f"`configs` must be files. Found none at {path}.")

@@ -98,14 +98,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def best_of(scores: Scores, methods: Sequence[str]) -> str:
-    """The method of the highest mean, for a choice on validation scores.
+    """The method of the highest mean over the seeds that all of them have, for a choice on validation scores.
+
+    Where there is no such seed, over its own.
 
     Raises:
         InputError: no method.
     """
     if not methods:
         raise InputError("There must be a control to choose. Found none.")
-    return max(methods, key=lambda method: float(np.mean(list(scores[method].values()))))
+    shared = set.intersection(*(set(scores[method]) for method in methods))
+    return max(methods, key=lambda method: float(np.mean([scores[method][s] for s in shared or scores[method]])))
 
 
 def _paired_p(gaps: np.ndarray) -> float:

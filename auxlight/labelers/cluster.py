@@ -10,6 +10,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from auxlight.batch import AuxiliaryTarget, Batch
+from auxlight.distributed import from_first_device
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.labelers.base import Images, Labeler
@@ -31,7 +32,7 @@ class ClusterLabels(Labeler):
         seed: of k-means; by default the run's.
 
     Raises:
-        InputError: epochs below 0 or 1.
+        InputError: epochs below 0 or 1; features that are not finite.
     """
 
     centres: Tensor
@@ -47,6 +48,7 @@ class ClusterLabels(Labeler):
         self.every_n_epochs = every_n_epochs
         self.seed = seed
         self._warned = False
+        self._epoch = 0
 
     def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module, feature_dim: int) -> None:
         """Make room for the copy and the centres."""
@@ -65,12 +67,18 @@ class ClusterLabels(Labeler):
                 "epochs: no image will have a label. Lower `start_epoch`.",
                 stacklevel=2,
             )
+        if epoch < self._epoch:  # another fit
+            self.clustered.fill_(-1)
+        self._epoch = epoch
         since = epoch - self.start_epoch
         due = since == 0 or (since > 0 and self.every_n_epochs is not None and since % self.every_n_epochs == 0)
         if due and int(self.clustered) != epoch:
             self.eyes.load_state_dict(trunk.state_dict())
             self.centres.copy_(self._cluster(images, epoch))
             self.clustered.fill_(epoch)
+            # Batch norm's statistics differ between devices, and so do the numbers that k-means gives to clusters.
+            for buffer in (self.centres, *self.eyes.buffers()):
+                from_first_device(buffer)
 
     def _see(self, batch: Batch) -> Tensor:
         with evaluation_mode(self.eyes):
@@ -81,6 +89,11 @@ class ClusterLabels(Labeler):
         """Centres (K, D); of a class with fewer images than sub-classes its first one comes more than once."""
         parts = [(self._see(batch).cpu(), batch.primary.cpu()) for batch in images()]
         features, primary = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+        if not np.isfinite(features).all():
+            raise InputError(
+                f"The network's features must be finite to be clustered. Found others in epoch {epoch}: the training "
+                "has diverged, lower the learning rate."
+            )
         seed = derive_seed(global_seed() if self.seed is None else self.seed, "clusters", epoch) % 2**32
         centres = np.zeros(tuple(self.centres.shape), dtype=np.float32)
         for y, psi in enumerate(self.hierarchy.psi):
@@ -96,6 +109,8 @@ class ClusterLabels(Labeler):
     @torch.no_grad()
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
         """See `Labeler.forward`."""
-        distance = torch.cdist(self._see(batch), self.centres)
-        target = self.hard_target(distance.masked_fill(~self.mask[batch.primary], torch.inf).argmin(1))
-        return target if self.clustered >= 0 else target._replace(weight=torch.zeros_like(target.weight))
+        if int(self.clustered) < 0:
+            block = self.mask[batch.primary].float()
+            return AuxiliaryTarget(block / block.sum(1, keepdim=True), block.new_zeros(len(block)))
+        distance = torch.cdist(self._see(batch), self.centres.float())
+        return self.hard_target(distance.masked_fill(~self.mask[batch.primary], torch.inf).argmin(1))

@@ -5,6 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from auxlight import InputError
 from auxlight.comparison import Processes, run_all
 from auxlight.comparison.archive import pack, unpack
 from auxlight.comparison.report import write_report
@@ -58,6 +59,43 @@ def test_a_row_says_how_to_repeat_the_run(tmp_path):
         assert command.startswith("auxlight fit --config ") and f"--seed_everything={run.seed}" in command
         assert all(f"--{name}={value}" in command for name, value in run.setting.items())
         assert tmp_path / folder == run.folder
+
+
+def test_an_archive_keeps_what_a_comparison_of_less_does_not_have(tmp_path):
+    study, archive = comparison(tmp_path / "a", "single", "uniform", "human", seeds=(0, 1)), tmp_path / "archive"
+    for run in study.runs():
+        pretend(run, 0.7 + 0.01 * run.seed)
+    pack(study, archive)
+    files = {path.name: sorted(path.read_text().splitlines()) for path in archive.iterdir()}
+    less = comparison(tmp_path / "b", "single", "human", seeds=(0,))
+    assert unpack(less, archive) == 2
+    pack(less, archive)
+    assert {path.name: sorted(path.read_text().splitlines()) for path in archive.iterdir()} == files
+
+
+@pytest.mark.parametrize("damage", ["foreign", "merged", "half", "file", "no epochs"])
+def test_what_is_no_archive_is_refused_in_one_line(tmp_path, damage):
+    study, archive = comparison(tmp_path / "a", "single"), tmp_path / "archive"
+    for run in study.runs():
+        pretend(run, 0.7)
+    pack(study, archive)
+    shutil.rmtree(tmp_path / "a")
+    runs, epochs = archive / "runs.csv", archive / "epochs.csv"
+    if damage == "foreign":
+        runs.write_text("a,b\n1,2\n")
+    elif damage == "merged":
+        runs.write_text("<<<<<<< HEAD\n" + runs.read_text())
+    elif damage == "half":
+        epochs.unlink()
+    elif damage == "file":
+        archive = runs
+    else:
+        epochs.write_text(epochs.read_text().splitlines()[0] + "\n")
+        assert unpack(study, archive) == 0  # it runs again
+        return
+    with pytest.raises(InputError) as error:
+        unpack(study, archive)
+    assert "`archive`" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_no_archive_yet(tmp_path):

@@ -1,5 +1,6 @@
 """`auxlight compare`: real runs in processes of their own, and what is made of them."""
 
+import fcntl
 import json
 import os
 import signal
@@ -134,21 +135,51 @@ def test_the_report_says_what_may_be_said(tmp_path):
     assert again == page
 
 
-def test_the_papers_protocol_is_the_mean_of_the_last_epochs(tmp_path):
-    scale = Common(
-        [str(CONFIGS / "data/digits.yaml"), str(CONFIGS / "small.yaml")],
-        [*TINY, "--trainer.max_epochs=2", "--data.batch_size=50"],
-    )
+def test_the_papers_protocol_is_the_mean_of_the_last_epochs(tmp_path, monkeypatch):
+    """Of each, also of those that are not validated."""
+    monkeypatch.setattr("auxlight.comparison.spec.PAPERS_EPOCHS", 2)
+    words = [*TINY, "--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=3", "--data.batch_size=50"]
+    scale = Common([str(CONFIGS / "data/digits.yaml"), str(CONFIGS / "small.yaml")], words)
     study = Comparison(methods("single"), [0], common=scale, protocol="paper", folder=tmp_path)
     (run,) = study.runs()
-    assert run.folder != comparison(tmp_path, "single", epochs=2).runs()[0].folder
+    assert run.folder != comparison(tmp_path, "single", epochs=3).runs()[0].folder
     assert run_all([run]) == []
     result = json.loads(run.result.read_text())
-    found = [row["test/accuracy"] for row in result["epochs"]]
-    assert len(found) == 2 and result["last_epochs"] == pytest.approx(sum(found) / 2)
-    best = max(result["epochs"], key=lambda row: row["val/accuracy"])
-    assert best["test/accuracy"] == pytest.approx(result["test"]["test/accuracy"], abs=1e-6)
-    assert "last 15 epochs" in write_report(study).read_text()
+    assert len(result["epochs"]) == 1 and len(result["test_accuracies"]) == 2
+    assert result["last_epochs"] == pytest.approx(sum(result["test_accuracies"]) / 2)
+    assert result["test_accuracies"][-1] == pytest.approx(result["test"]["test/accuracy"], abs=1e-6)
+    page = write_report(study).read_text()
+    assert "last 15 epochs" in page and "F1" not in page
+
+
+def test_a_run_has_one_process(tmp_path):
+    """A second comparison in the same folder leaves those alone that the first is at."""
+    study = comparison(tmp_path, "single")
+    (run,) = study.runs()
+    run.folder.mkdir(parents=True)
+    with (run.folder / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run_all([run]) == [run]
+    assert not run.result.is_file()
+
+
+def test_methods_that_share_no_seed_are_not_compared(tmp_path):
+    study = comparison(tmp_path, "single", "human", seeds=(0, 1))
+    for run in study.runs():
+        if (run.method, run.seed) in (("single", 1), ("human", 0)):
+            pretend(run, 0.7)
+    page = write_report(study).read_text()
+    assert "2 runs are not finished" in page and "| human | 1 |" in page
+
+
+def test_runs_of_different_code_are_pointed_out(tmp_path):
+    study = comparison(tmp_path, "single", "human")
+    for run in study.runs():
+        pretend(run, 0.7)
+    assert "differ in" not in write_report(study).read_text()
+    result = json.loads(study.runs()[0].result.read_text()) | {"commit": "def"}
+    study.runs()[0].result.write_text(json.dumps(result))
+    assert "**Runs that are compared differ in commit**" in write_report(study).read_text()
 
 
 def test_another_config_is_another_run(tmp_path):
@@ -170,6 +201,7 @@ def test_another_config_is_another_run(tmp_path):
         ({"seeds": []}, "`seeds`"),
         ({"seeds": [1, 1]}, "`seeds`"),
         ({"reference": "human"}, "`reference`"),
+        ({"methods": {"a/b": Method([str(CONFIGS / "single.yaml")], control=True)}}, "'a/b'"),
         ({"common": Common(["nowhere.yaml"])}, "nowhere.yaml"),
     ],
 )

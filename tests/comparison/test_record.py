@@ -4,7 +4,7 @@ import lightning as L
 import pytest
 import torch
 
-from auxlight import DigitsDataModule, HumanLabels, MultiHeadVGG
+from auxlight import DigitsDataModule, HumanLabels, InputError, MultiHeadVGG
 from auxlight.comparison import RunRecord
 from auxlight.inspection.gradients import task_gradients
 from tests.quiet import TRAINER
@@ -30,13 +30,13 @@ class Steps(L.Callback):
         self.gradients.append(task_gradients(module, batch))
 
 
-def fit(tmp_path, callbacks, seed=3):
+def fit(tmp_path, callbacks, seed=3, epochs=2, ckpt_path=None, **options):
     L.seed_everything(seed, verbose=False)
     data = DigitsDataModule(num_train=100, batch_size=25)
     module = MultiHeadVGG(data.hierarchy, labeler=HumanLabels(), depth=11, width=0.0625)
-    trainer = L.Trainer(**TRAINER, max_epochs=2, num_sanity_val_steps=0, callbacks=callbacks)
-    trainer.fit(module, data)
-    return module
+    trainer = L.Trainer(**TRAINER, max_epochs=epochs, num_sanity_val_steps=0, callbacks=callbacks, **options)
+    trainer.fit(module, data, ckpt_path=ckpt_path)
+    return module, trainer
 
 
 def test_it_says_how_far_the_trunk_is_pulled_and_moved(tmp_path):
@@ -61,17 +61,43 @@ def test_a_trunk_that_does_not_train_is_recorded_all_the_same(tmp_path):
     assert epoch["trunk/update_norm"] == 0 and not [name for name in epoch if name.startswith("gradients/")]
 
 
-def test_the_checkpoint_that_is_tested_takes_no_epoch_away():
-    record = RunRecord("x")
-    record.load_state_dict(
-        {"epochs": [{"epoch": 0}, {"epoch": 1}], "seconds": 2.0, "cpu_seconds": 3.0}
-    )  # a resumed run
-    record.load_state_dict({"epochs": [{"epoch": 0}], "seconds": 1.0, "cpu_seconds": 1.5})  # its best checkpoint
-    assert len(record.epochs) == 2 and (record.seconds, record.cpu_seconds) == (2.0, 3.0)
+def state(epochs, seconds):
+    curves = [{"epoch": epoch} for epoch in range(epochs)]
+    return {"epochs": curves, "test_accuracies": [], "commits": ["abc"], "seconds": seconds, "cpu_seconds": seconds}
+
+
+def test_the_checkpoint_that_is_tested_takes_no_epoch_away(tmp_path):
+    record = RunRecord(str(tmp_path))
+    record.load_state_dict(state(2, 3.0))  # a resumed run
+    assert record.commits[0] == "abc" and len(record.commits) == 2  # went on with other code
+    record.on_fit_end(None, None)
+    record.load_state_dict(state(1, 1.5))  # its best checkpoint
+    assert len(record.epochs) == 2 and record.seconds == 3.0
+
+
+def test_a_test_by_itself_leaves_the_result_alone(tmp_path):
+    RunRecord(str(tmp_path)).on_test_end(None, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_time_of_epochs_that_are_not_validated_survives_an_interruption(tmp_path):
+    """Validated after the fourth epoch alone; the checkpoint is of the third."""
+    whole, first, second = (RunRecord(str(tmp_path), tested=False) for _ in range(3))
+    fit(tmp_path, [whole], epochs=4, check_val_every_n_epoch=4)
+    trainer = fit(tmp_path, [first], epochs=3, check_val_every_n_epoch=4)[1]
+    trainer.save_checkpoint(tmp_path / "third.ckpt")
+    assert first.seconds > 0 and not first.epochs
+    fit(tmp_path, [second], epochs=4, check_val_every_n_epoch=4, ckpt_path=tmp_path / "third.ckpt")
+    assert second.seconds > first.seconds and len(second.epochs) == 1
+
+
+def test_the_papers_protocol_needs_its_epochs(tmp_path):
+    with pytest.raises(InputError, match="needs `max_epochs` of 15 at least"):
+        fit(tmp_path, [RunRecord(str(tmp_path), last_epochs=15)], epochs=2)
 
 
 def test_a_recorded_run_ends_where_an_unrecorded_one_does(tmp_path):
     one, other = (
-        fit(tmp_path, callbacks) for callbacks in ([RunRecord(str(tmp_path), tested=False, last_epochs=1)], [])
+        fit(tmp_path, callbacks)[0] for callbacks in ([RunRecord(str(tmp_path), tested=False, last_epochs=1)], [])
     )
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
