@@ -37,18 +37,24 @@ def test_every_method_is_given_as_much_tuning(name, monkeypatch):
     assert {len(study.settings(method)) for method in study.methods} == {study.tuning.budget}
 
 
-def test_every_run_of_the_small_study_is_one_that_the_command_line_takes(monkeypatch, capsys):
+def test_every_kind_of_run_is_one_that_the_command_line_takes(monkeypatch, capsys):
+    """And trains on as many images, for as many steps as its schedule has."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["auxlight"])
-    study = read(SMALL / "cifar100_3.yaml")
-    for method in study.methods:
-        run = next(run for run in study.tuning_runs() if run.method == method)
+    study, reset = read(SMALL / "cifar100_3.yaml"), read(SMALL / "reset.yaml")
+    candidates = read_words([f"--config={SMALL / name}.yaml" for name in ("candidates", "cifar100_3")])[0]
+    runs = {run.method: run for one in (study, candidates) for run in one.tuning_runs()}
+    runs |= {run.method: run for run in reset.runs() if run.method in ("reset_batch", "online")}
+    assert len(runs) == 15 + 3 + 2
+    for run in runs.values():
         with pytest.raises(SystemExit) as stop:
             main(["fit", *run.words, "--print_config"])
         assert stop.value.code == 0
         config = yaml.safe_load(capsys.readouterr().out)
-        assert config["trainer"]["max_epochs"] == 24 and config["data"]["init_args"]["num_train"] == 2500
-        assert config["model"]["init_args"]["depth"] == 11
+        data, model = config["data"]["init_args"], config["model"]["init_args"]
+        images = data["num_train"] - round(data["num_train"] * data["meta_split"])
+        assert images == 2500 and config["trainer"]["max_epochs"] == 24 and model["depth"] == 11
+        assert model["scheduler"]["init_args"]["total_steps"] == 24 * images // data["batch_size"]
 
 
 def test_candidates_share_the_controls_of_the_small_study():

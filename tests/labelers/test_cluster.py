@@ -6,6 +6,7 @@ from scipy.cluster.vq import kmeans2
 from torch import nn
 
 from auxlight import Batch, ClusterLabels, DigitsDataModule, InputError, LabelHierarchy, MultiHeadVGG
+from tests.devices import on_two_devices
 from tests.quiet import TRAINER
 
 PSI = (2, 3)
@@ -123,3 +124,34 @@ def test_in_a_fit(tmp_path):
     resumed, _ = fit(tmp_path, 3, ClusterLabels(start_epoch=1), ckpt_path=tmp_path / "part.ckpt")
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def fit_on_two():
+    module = MultiHeadVGG((5, 5), depth=11, width=0.0625, labeler=ClusterLabels(start_epoch=1))
+    L.seed_everything(0, verbose=False)
+    data = DigitsDataModule(num_train=200, batch_size=25)
+    L.Trainer(max_epochs=2, limit_val_batches=0, devices=2, strategy="ddp", **TRAINER).fit(module, data)
+    labeler = module.labelled_task.labeler
+    return {"centres": labeler.centres, "clustered": labeler.clustered, **labeler.eyes.state_dict()}
+
+
+def test_two_devices_have_the_same_clusters(tmp_path):
+    """Though their batch norms have seen different images, and k-means would number clusters in its own way."""
+    one, other = on_two_devices(fit_on_two, tmp_path)
+    assert one["clustered"] == 1 and one["centres"].abs().sum() > 0
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_another_fit_clusters_anew():
+    labeler, (batch, _) = bound(start_epoch=1), blobs()
+    moved = batch._replace(image=batch.image + 100)
+    for images in (batch, moved):
+        for epoch in range(3):
+            labeler.before_step(epoch, 3, Flat(), lambda images=images: [images])
+    assert labeler.centres.min() > 90
+
+
+def test_features_that_are_not_finite_get_one_line():
+    batch = batch_of(torch.tensor([[0.0, torch.nan]]), torch.tensor([0]))
+    with pytest.raises(InputError, match="the training has diverged"):
+        bound().before_step(0, 1, Flat(), lambda: [batch])
