@@ -1,13 +1,12 @@
 """After how many steps does the primary loss know useful labels from useless ones?
 
-    python benchmarks/label_horizon.py [--quick] [--root DIR] [--branches N]
+    python benchmarks/label_horizon.py [--quick] [--root DIR] [--networks N] [--branches N]
 
 What learns labels (an agent by its reward, a label network by its look-ahead) sees the primary loss a few steps after
-them. Here the whole labelling is exchanged at once, which no single label can match: from a network that has trained on
-uniform labels, branches go on with human, cluster, random or no labels, all on the same batches, and after 1, 5, 25 and
-125 steps the primary loss is measured on 1,000 training images and on 2,000 that are held out. Figures are differences
-to the branch with uniform labels (negative: better), mean and standard error over starts and branches, and how many
-branches it takes for the difference between human and random labels to be twice its standard error.
+them. Here the whole labelling is exchanged at once: from networks that have trained on uniform labels, branches go on with
+human, cluster, random or no labels, all on the same batches, and after 1, 5, 25 and 125 steps the primary loss is measured
+on 1,000 training images and on 2,000 that are held out. Figures are differences to the branch with uniform labels
+(negative: better): the mean, and its standard error over networks, each of which counts once.
 
 Real CIFAR-100 from a mirror in DIR, 3 primary classes, 2,500 images, VGG11 at a quarter of its width, starts after 50,
 200 and 400 steps at a constant rate; the embedded digits without it. There is no target: it is the ground that rewards
@@ -51,7 +50,8 @@ Losses = dict[tuple[str, int, str], list[float]]  # (labels, steps, images) → 
 class Branches(L.Callback):
     """Measures branches at some steps of a fit, and leaves the fit as it is."""
 
-    def __init__(self, starts: list[int], horizons: list[int], count: int) -> None:
+    def __init__(self, seed: int, starts: list[int], horizons: list[int], count: int) -> None:
+        self.seed = seed
         self.starts = starts
         self.horizons = horizons
         self.count = count
@@ -70,20 +70,20 @@ class Branches(L.Callback):
             "train": list(itertools.islice(data.plain_batches("train"), 10)),
             "held_out": list(itertools.islice(data.plain_batches("val"), 20)),
         }
-        labelers = self.labelers(module, data)
         for number in range(self.count):
+            labelers = self.labelers(module, data, 1000 * self.seed + number)
             batches = list(itertools.islice(endless(data, f"branch {start} {number}"), self.horizons[-1]))
             for name, labeler in labelers.items():
                 self.branch(trainer, module, name, labeler, batches, images)
-            print(f"start {start}, branch {number + 1} of {self.count}", flush=True)
+            print(f"network {self.seed}, start {start}, branch {number + 1} of {self.count}", flush=True)
 
-    def labelers(self, module: MultiHeadVGG, data: Any) -> dict[str, Labeler | None]:
-        """Of the branches."""
+    def labelers(self, module: MultiHeadVGG, data: Any, seed: int) -> dict[str, Labeler | None]:
+        """Of a branch."""
         made: dict[str, Labeler | None] = {
             "uniform": UniformLabels(),
             "human": HumanLabels(),
-            "cluster": ClusterLabels(start_epoch=0),
-            "random": RandomLabels(),
+            "cluster": ClusterLabels(start_epoch=0, seed=seed),
+            "random": RandomLabels(seed=seed),
         }
         for labeler in made.values():
             assert labeler is not None
@@ -145,40 +145,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few branches of few steps")
     parser.add_argument("--root", type=Path, help="folder with cifar100.npz; the embedded digits without it")
-    parser.add_argument("--branches", type=int, default=8, help="from each start")
+    parser.add_argument("--networks", type=int, default=4, help="each with a seed of its own")
+    parser.add_argument("--branches", type=int, default=1, help="from each start of each network")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    starts, horizons, branches = [50, 200, 400], [1, 5, 25, 125], arguments.branches
+    starts, horizons, networks = [50, 200, 400], [1, 5, 25, 125], arguments.networks
     if arguments.quick:
-        starts, horizons, branches = [20], [1, 5, 25], 3
-    header(starts=starts, horizons=horizons, branches=branches, root=arguments.root and "given")
+        starts, horizons, networks = [20], [1, 5, 25], 3
+    rooted = arguments.root and "given"
+    header(starts=starts, horizons=horizons, networks=networks, branches=arguments.branches, root=rooted)
     data: Any = (
         DigitsDataModule(num_train=600)
         if arguments.root is None
         else CIFAR100SuperclassDataModule(arguments.root, num_train=2500, primary_level=3)
     )
-    torch.manual_seed(0)
     optimizer = partial(SGD, lr=0.05, **RECIPE)
     size: dict[str, Any] = {"depth": 11, "width": 0.25}
-    module = MultiHeadVGG(data.hierarchy, labeler=UniformLabels(), focal_gamma=0.0, optimizer=optimizer, **size)
-    watch = Branches(starts, horizons, branches)
-    L.Trainer(max_epochs=-1, callbacks=[watch], limit_val_batches=0, num_sanity_val_steps=0, **QUIET).fit(module, data)
+    means: dict[tuple[str, int, str], list[float]] = {}  # (labels, steps, images) → each network's difference
+    for seed in range(networks):
+        L.seed_everything(seed, verbose=False)
+        module = MultiHeadVGG(data.hierarchy, labeler=UniformLabels(), focal_gamma=0.0, optimizer=optimizer, **size)
+        watch = Branches(seed, starts, horizons, arguments.branches)
+        quiet = QUIET | {"limit_val_batches": 0, "num_sanity_val_steps": 0}
+        L.Trainer(max_epochs=-1, callbacks=[watch], **quiet).fit(module, data)
+        for (name, step, kind), losses in watch.losses.items():
+            gap = torch.tensor(losses).double() - torch.tensor(watch.losses["uniform", step, kind]).double()
+            means.setdefault((name, step, kind), []).append(float(gap.mean()))
     figures: dict[str, float] = {}
-    for (name, step, kind), losses in watch.losses.items():
-        if name == "uniform":
-            continue
-        found = torch.tensor(losses).double() - torch.tensor(watch.losses["uniform", step, kind]).double()
-        error = float(found.std() / math.sqrt(len(found)))
-        print(f"{step:4d} steps  {kind:9s} {name:8s} {float(found.mean()):+.4f} ± {error:.4f}")
-        figures[f"{name}_{kind}_{step}"] = float(found.mean())
-        figures[f"{name}_{kind}_{step}_error"] = error
-    for kind, step in itertools.product(("train", "held_out"), horizons):
-        pair = [torch.tensor(watch.losses[name, step, kind]).double() for name in ("human", "random")]
-        gap = pair[0] - pair[1]
-        needed = float((2 * gap.std() / gap.mean()) ** 2)
-        print(f"{step:4d} steps  {kind:9s} human − random {float(gap.mean()):+.4f}, needs {needed:.0f} branches")
-        figures[f"branches_needed_{kind}_{step}"] = needed
+    for (name, step, kind), found in means.items():
+        if name != "uniform":
+            mean, error = float(torch.tensor(found).mean()), float(torch.tensor(found).std() / math.sqrt(len(found)))
+            print(f"{step:4d} steps  {kind:9s} {name:8s} {mean:+.4f} ± {error:.4f}")
+            figures |= {f"{name}_{kind}_{step}": mean, f"{name}_{kind}_{step}_error": error}
     report({name: round(value, 6) for name, value in figures.items()}, ok=True)
 
 

@@ -5,6 +5,7 @@ and `{{gap STUDY METHOD CONTROL}}` a difference with its interval, where CONTROL
 validated best. So no number of the page is written by hand.
 """
 
+import json
 import re
 import shutil
 import tempfile
@@ -47,6 +48,17 @@ class Study:
         text = re.sub(r"^## data$\n", "", text, flags=re.MULTILINE)
         return re.sub(r"\]\(([^)/]+\.png)\)", rf"](docs/results/{self.name}/\1)", text)
 
+    def unfinished(self) -> str:
+        """What is missing, if anything."""
+        tuned = [method for method in self.comparison.methods if self.comparison.chosen("data", method) is not None]
+        absent = [method for method in self.comparison.methods if method not in tuned]
+        seeds = {method: len(self.rows[self.rows["method"] == method]) for method in tuned}
+        fewest, all_of_them = min(seeds.values(), default=0), len(self.comparison.seeds)
+        if not absent and fewest == all_of_them:
+            return ""
+        missing = f" Not run yet: {', '.join(absent)}." if absent else ""
+        return f"**Not complete**: {fewest} of {all_of_them} seeds.{missing}\n"
+
     def accuracy(self, method: str) -> str:
         """Of the test set, mean ± half an interval."""
         column = COLUMNS[self.comparison.protocol]
@@ -62,17 +74,14 @@ class Study:
 
 
 def horizon(*labels: str) -> str:
-    """Rows of the benchmark's differences on held-out images."""
+    """Rows of `benchmarks/label_horizon.py`'s differences on held-out images, of its last line."""
+    figures = json.loads(HORIZON.read_text().splitlines()[-1])
     rows = []
     for name in labels:
-        found = re.findall(rf"^ *(\d+) steps  held_out  {name} +(\S+) ± (\S+)$", HORIZON.read_text(), re.MULTILINE)
-        rows.append(f"| {name} | {' | '.join(f'{mean} ± {error}' for _, mean, error in found)} |")
+        keys = [f"{name}_held_out_{step}" for step in (1, 5, 25, 125)]
+        cells = [f"{figures[key]:+.4f} ± {figures[f'{key}_error']:.4f}" for key in keys]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def branches_needed() -> str:
-    """Until human and random labels are told apart on held-out images, by horizon."""
-    return ", ".join(re.findall(r"held_out  human − random .* after (\d+) branches", HORIZON.read_text()))
 
 
 def build(template: str, plots: bool = True) -> str:
@@ -92,7 +101,7 @@ def build(template: str, plots: bool = True) -> str:
         return re.sub(r"\{\{(.+?)\}\}", value, template)
 
 
-PIECES: dict[str, Callable[..., str]] = {"horizon": horizon, "branches_needed": branches_needed}
+PIECES: dict[str, Callable[..., str]] = {"horizon": horizon}
 
 if __name__ == "__main__":
     (ROOT / "RESULTS.md").write_text(build((HERE / "template.md").read_text()))
