@@ -3,10 +3,10 @@
     python benchmarks/label_horizon.py [--quick] [--root DIR] [--networks N] [--branches N]
 
 What learns labels (an agent by its reward, a label network by its look-ahead) sees the primary loss a few steps after
-them. Here the whole labelling is exchanged at once: from networks that have trained on uniform labels, branches go on with
-human, cluster, random or no labels, all on the same batches, and after 1, 5, 25 and 125 steps the primary loss is measured
-on 1,000 training images and on 2,000 that are held out. Figures are differences to the branch with uniform labels
-(negative: better): the mean, and its standard error over networks, each of which counts once.
+them. Here the whole labelling is exchanged at once: from networks that have trained on uniform labels, branches go on
+with human, cluster, random or no labels, all on the same batches, and after 1, 5, 25 and 125 steps the primary loss is
+measured on 1,000 training images and on 2,000 that are held out. Figures are differences to the branch with uniform
+labels (negative: better): the mean, and its standard error over networks, each of which counts once.
 
 Real CIFAR-100 from a mirror in DIR, 3 primary classes, 2,500 images, VGG11 at a quarter of its width, starts after 50,
 200 and 400 steps at a constant rate; the embedded digits without it. There is no target: it is the ground that rewards
