@@ -128,7 +128,7 @@ def _diagnostics(rows: pd.DataFrame) -> list[str]:
     lines = _means(
         rows, pulled, "Gradients for the trunk on 64 validation images, last steps of epochs: epochs' means."
     )
-    return lines + _means(rows, LABELS, "The labels that the last epoch trained with (see `LabelUsage`), and weights.")
+    return lines + _means(rows, LABELS, "The last epoch's labels (see `LabelUsage`), weights, and minus an agent's entropy.")
 
 
 def _means(rows: pd.DataFrame, names: Sequence[str], note: str) -> list[str]:

@@ -9,10 +9,10 @@ import pandas as pd
 from auxlight.comparison.spec import Comparison, Run
 from auxlight.comparison.statistics import Scores
 
-# Of the labels that the last epoch trained with.
+# Of the labels that the last epoch trained with, their weights, and minus the entropy of an agent's policy.
 LABELS = (
     *("labels/decided", "labels/confidence", "labels/effective", "labels/human_nmi"),
-    *("train/weight_mean", "train/weight_std"),
+    *("train/weight_mean", "train/weight_std", "agent/entropy_loss"),
 )
 METRICS = ("accuracy", "precision", "recall", "f1")
 
