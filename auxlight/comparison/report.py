@@ -128,7 +128,9 @@ def _diagnostics(rows: pd.DataFrame) -> list[str]:
     lines = _means(
         rows, pulled, "Gradients for the trunk on 64 validation images, last steps of epochs: epochs' means."
     )
-    return lines + _means(rows, LABELS, "The last epoch's labels (see `LabelUsage`), weights, and minus an agent's entropy.")
+    return lines + _means(
+        rows, LABELS, "The last epoch's labels (see `LabelUsage`) and weights, minus an agent's entropy."
+    )
 
 
 def _means(rows: pd.DataFrame, names: Sequence[str], note: str) -> list[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 from auxlight.comparison.spec import Comparison, Run
 from auxlight.comparison.statistics import Scores
 
-# Of the labels that the last epoch trained with, their weights, and minus the entropy of an agent's policy.
+# Of the labels that the last epoch trained with, their weights, and minus the entropy of the agent.
 LABELS = (
     *("labels/decided", "labels/confidence", "labels/effective", "labels/human_nmi"),
     *("train/weight_mean", "train/weight_std", "agent/entropy_loss"),
