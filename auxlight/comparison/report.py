@@ -32,6 +32,14 @@ def write_report(comparison: Comparison) -> Path:
         counts = Counter(f"{run.data}/{run.method}" for run in absent)
         names = ", ".join(f"{count} of {name}" for name, count in counts.items())
         lines += [f"**{len(absent)} runs are not finished**: {names}.", ""]
+    untuned = [
+        f"{data}/{method}"
+        for data in comparison.data
+        for method in comparison.methods
+        if comparison.chosen(data, method) is None
+    ]
+    if untuned:
+        lines += [f"**Not tuned yet**: {', '.join(untuned)}.", ""]
     if len(rows):
         origin = {name: sorted(set(rows[name])) for name in ("commit", "versions", "device")}
         made = "; ".join(f"{name} {' or '.join(values)}" for name, values in origin.items())

@@ -48,17 +48,6 @@ class Study:
         text = re.sub(r"^## data$\n", "", text, flags=re.MULTILINE)
         return re.sub(r"\]\(([^)/]+\.png)\)", rf"](docs/results/{self.name}/\1)", text)
 
-    def unfinished(self) -> str:
-        """What is missing, if anything."""
-        tuned = [method for method in self.comparison.methods if self.comparison.chosen("data", method) is not None]
-        absent = [method for method in self.comparison.methods if method not in tuned]
-        seeds = {method: len(self.rows[self.rows["method"] == method]) for method in tuned}
-        fewest, all_of_them = min(seeds.values(), default=0), len(self.comparison.seeds)
-        if not absent and fewest == all_of_them:
-            return ""
-        missing = f" Not run yet: {', '.join(absent)}." if absent else ""
-        return f"**Not complete**: {fewest} of {all_of_them} seeds.{missing}\n"
-
     def accuracy(self, method: str) -> str:
         """Of the test set, mean ± half an interval."""
         column = COLUMNS[self.comparison.protocol]
