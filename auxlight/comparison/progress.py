@@ -4,7 +4,7 @@ import heapq
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -53,32 +53,20 @@ def seconds_left(sights: Sequence[Sight], slots: int) -> float | None:
     for status in ("running", "waiting"):
         for sight in sights:
             if sight.status == status:
-                rate, epochs = _expected(sight, sights, _rate), sight.epochs or _expected(sight, sights, _epochs)
+                rate, epochs = _expected(sight, sights, "rate"), sight.epochs or _expected(sight, sights, "epochs")
                 if rate is None or epochs is None:
                     return None
                 starts = status == "waiting" or sight.lead is None
-                lead = (_expected(sight, sights, _lead) or 0.0) if starts else 0.0
+                lead = (_expected(sight, sights, "lead") or 0.0) if starts else 0.0
                 heapq.heapreplace(ends, ends[0] + lead + rate * max(0.0, epochs - sight.done))
     return max(ends)
 
 
-def _rate(sight: Sight) -> float | None:
-    return sight.rate
-
-
-def _lead(sight: Sight) -> float | None:
-    return sight.lead
-
-
-def _epochs(sight: Sight) -> float | None:
-    return sight.epochs
-
-
-def _expected(sight: Sight, sights: Sequence[Sight], value: Callable[[Sight], float | None]) -> float | None:
+def _expected(sight: Sight, sights: Sequence[Sight], name: Literal["rate", "epochs", "lead"]) -> float | None:
     """Mean of a value over the runs that are most like this one, of those that have it."""
     groups: dict[tuple[bool, ...], list[float]] = {}
     for other in sights:
-        found = value(other)
+        found = getattr(other, name)
         if found is not None:
             unlike = (other.data != sight.data, other.method != sight.method)
             groups.setdefault((*unlike, other.status != "finished", other is not sight), []).append(found)
