@@ -28,7 +28,10 @@ VGG = ["--model.width=0.0625", "--model.depth=11"]
 OTHERS = ("make", "tensorboard", "source", "pip")
 
 # Two steps are fewer than AuxiLearn's interval.
-pytestmark = pytest.mark.filterwarnings("ignore:The label network steps every")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The label network steps every"),
+    pytest.mark.filterwarnings("ignore:Clusters are made"),
+]
 
 
 def blocks(page, language):
