@@ -101,13 +101,13 @@ class RunRecord(L.Callback):
         """A point of the curves."""
         if trainer.sanity_checking:
             return
-        numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
-        numbers |= {"trunk/update_norm": self._update, **self._gradients(trainer, pl_module)}
+        numbers = {"trunk/update_norm": self._update, **self._gradients(trainer, pl_module)}
         labels = self._labels.labels()
         if labels is not None and isinstance(pl_module, AuxiliaryClassifier):
             found = label_usage(labels, pl_module.hierarchy)
             numbers |= {name: value for name, value in found.items() if math.isfinite(value)}
-        self.epochs.append({"epoch": trainer.current_epoch, "seconds": self.seconds, **numbers})
+        row = {"epoch": trainer.current_epoch, "seconds": self.seconds, **_logged(trainer), **numbers}
+        self.epochs.append(row)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What comes now is training again."""
@@ -116,6 +116,8 @@ class RunRecord(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Before the epoch's checkpoint."""
         self._stop()
+        if self.epochs and self.epochs[-1]["epoch"] == trainer.current_epoch:
+            self.epochs[-1] |= _logged(trainer)  # what is logged of training comes after validation
         if trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
             self.test_accuracies.append(_test_accuracy(trainer, pl_module))
         self._say(trainer, epoch=trainer.current_epoch + 1)
@@ -193,6 +195,10 @@ class RunRecord(L.Callback):
         self.commits = list(dict.fromkeys([*state.pop("commits"), *self.commits]))  # a run of several says so
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def _logged(trainer: L.Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
 
 
 def _epochs(trainer: L.Trainer) -> int | None:

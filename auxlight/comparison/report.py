@@ -43,7 +43,10 @@ def write_report(comparison: Comparison) -> Path:
     if len(rows):
         origin = {name: sorted(set(rows[name])) for name in ("commit", "versions", "device")}
         made = "; ".join(f"{name} {' or '.join(values)}" for name, values in origin.items())
-        lines += [f"{len(rows)} runs; {made}. ± is half of a 95 % confidence interval over seeds.", ""]
+        lines += [
+            f"{len(rows)} runs, and the tuning's; {made}. ± is half of a 95 % confidence interval over seeds.",
+            "",
+        ]
         mixed = [name for name, values in origin.items() if len(values) > 1]
         if mixed:
             lines += [f"**Runs that are compared differ in {' and '.join(mixed)}**: `runs.csv` says which.", ""]
@@ -137,7 +140,9 @@ def _diagnostics(rows: pd.DataFrame) -> list[str]:
         rows, pulled, "Gradients for the trunk on 64 validation images, last steps of epochs: epochs' means."
     )
     return lines + _means(
-        rows, LABELS, "The last epoch's labels (see `LabelUsage`) and weights, minus an agent's entropy."
+        rows,
+        LABELS,
+        "The last epoch's labels (see `LabelUsage`) and weights; the entropy loss is minus the entropy.",
     )
 
 

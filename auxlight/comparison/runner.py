@@ -1,6 +1,7 @@
 """Runs of a comparison: those that are finished are skipped, those that were interrupted go on."""
 
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
@@ -49,7 +50,9 @@ class Processes(AbstractContextManager["Processes"]):
         threads = max(1, (os.cpu_count() or 1) // self.slots)
         return self._pool.submit(fit, *call(run), threads)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            print("Stopping once the runs under way have ended.", file=sys.stderr, flush=True)
         self._pool.shutdown(cancel_futures=True)
 
 

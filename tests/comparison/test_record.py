@@ -39,6 +39,22 @@ def fit(tmp_path, callbacks, seed=3, epochs=2, ckpt_path=None, **options):
     return module, trainer
 
 
+def test_a_row_is_of_one_epoch(tmp_path):
+    """What is logged of training comes after validation, and belongs to the same row."""
+
+    losses = [[], []]
+
+    class Losses(L.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, *_):
+            losses[trainer.current_epoch].append(float(outputs["loss"]))
+
+    record = RunRecord(str(tmp_path), tested=False)
+    fit(tmp_path, [record, Losses()])
+    expected = [sum(values) / len(values) for values in losses]
+    assert [row["train/loss"] for row in record.epochs] == pytest.approx(expected, rel=1e-5)
+    assert expected[0] != pytest.approx(expected[1], rel=1e-3)
+
+
 def test_it_says_how_far_the_trunk_is_pulled_and_moved(tmp_path):
     record, steps = RunRecord(str(tmp_path), tested=False), Steps()
     fit(tmp_path, [record, steps])
