@@ -30,7 +30,8 @@ def parser_cause(report: str) -> str:
             where = ".".join(keys)
             named = class_path if class_path and class_path not in line else ""
             if re.match(r"Option '.*' is not accepted", line):
-                line += f": `--{where}.help {class_path}` lists those that are"
+                option = f"--{where}.help {class_path}" if where else "--help"
+                line += f": `{option}` lists those that are"
             if line.startswith("the following arguments are required") and ".model" in line:
                 line += ": begin with `--config configs/<method>.yaml`, or give `--ckpt_path`"
             # auxlight's own messages (they begin with the parameter) say it all.

@@ -426,6 +426,13 @@ def test_a_report_without_a_known_shape_is_kept_whole():
     assert parser_cause("Errors:\n  Subtypes: x") == "Errors: Subtypes: x"
 
 
+def test_an_option_at_the_top_is_found_in_the_whole_help():
+    assert (
+        parser_cause("Option 'seedz' is not accepted")
+        == "Option 'seedz' is not accepted: `--help` lists those that are"
+    )
+
+
 def test_an_inspection_among_the_callbacks_takes_the_place_of_the_default_one():
     words = [*arguments("human", "data/digits"), LOOK, "--data.num_train=200"]
     words.append("--trainer.callbacks+=auxlight.Inspection")
