@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from auxlight.comparison.archive import RUNS, pack, unpack
+from auxlight.comparison.check import check_arguments
 from auxlight.comparison.cluster import RayCluster
 from auxlight.comparison.report import write_report
 from auxlight.comparison.runner import Processes, Workers, run_all
@@ -58,6 +59,7 @@ def main(words: Sequence[str]) -> None:
     failed: list[Run] = []
     try:
         if not options["report_only"]:
+            check_arguments([*comparison.tuning_runs(), *comparison.runs_so_far()])
             failed += run_all(comparison.tuning_runs(), workers, "tuning runs")
             failed += run_all(comparison.runs_so_far(), workers)
     except KeyboardInterrupt:
