@@ -1,4 +1,4 @@
-"""Files that a command writes at its end."""
+"""Files that a command writes."""
 
 from pathlib import Path
 
@@ -17,3 +17,10 @@ def writable(path: Path) -> Path:
             return path
     except OSError as error:
         raise InputError(f"`output` must be a file that can be written. Found {path}: {error.strerror}.") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file at once: whoever reads it meanwhile, or after a kill, finds all of it or what was there before."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    part.replace(path)

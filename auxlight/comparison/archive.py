@@ -10,6 +10,7 @@ import pandas as pd
 from auxlight.comparison.results import METRICS, table
 from auxlight.comparison.spec import Comparison, Run
 from auxlight.errors import InputError
+from auxlight.outputs import write_whole
 
 RUNS, EPOCHS = "runs.csv", "epochs.csv"
 
@@ -27,7 +28,7 @@ def pack(comparison: Comparison, folder: Path) -> None:
         InputError: a folder that is none, or files that are no archive.
     """
     others, points = read_archive(folder)
-    runs = [run for run in _all(comparison) if run.result.is_file()]
+    runs = [run for run in comparison.known_runs() if run.result.is_file()]
     own = {run.key for run in runs}
     epochs = [{"folder": run.key, **row} for run in runs for row in json.loads(run.result.read_text())["epochs"]]
     _merge(folder / RUNS, table(comparison, runs), [row for row in others if row["folder"] not in own])
@@ -36,15 +37,14 @@ def pack(comparison: Comparison, folder: Path) -> None:
 
 def _merge(path: Path, own: pd.DataFrame, others: list[dict[str, str]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     # Rows as text, so that none changes on the way.
     rows = [*csv.DictReader(io.StringIO(own.to_csv(index=False))), *others] if len(own) else others
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def unpack(comparison: Comparison, folder: Path) -> int:
@@ -68,17 +68,13 @@ def unpack(comparison: Comparison, folder: Path) -> int:
     rows = [row for row in rows if row["folder"] in points]
     count = 0
     while True:  # once the tuning is there, the runs of its choices are known
-        absent = {run.key: run for run in _all(comparison) if not run.result.is_file()}
+        absent = {run.key: run for run in comparison.known_runs() if not run.result.is_file()}
         found = [row for row in rows if row["folder"] in absent]
         if not found:
             return count
         for row in found:
             _write(absent[row["folder"]], row, points[row["folder"]])
         count += len(found)
-
-
-def _all(comparison: Comparison) -> list[Run]:
-    return [*comparison.tuning_runs(), *comparison.runs_so_far()]
 
 
 def read_archive(folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
@@ -117,6 +113,4 @@ def _write(run: Run, row: dict[str, str], epochs: list[dict[str, float]]) -> Non
         "versions": dict(word.split(" ") for word in row["versions"].split(", ")),
     }
     run.folder.mkdir(parents=True, exist_ok=True)
-    part = run.folder / "result.json.part"
-    part.write_text(json.dumps(result))
-    part.replace(run.result)
+    write_whole(run.result, json.dumps(result))

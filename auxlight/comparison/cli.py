@@ -59,7 +59,7 @@ def main(words: Sequence[str]) -> None:
     failed: list[Run] = []
     try:
         if not options["report_only"]:
-            check_arguments([*comparison.tuning_runs(), *comparison.runs_so_far()])
+            check_arguments(comparison.known_runs())
             failed += run_all(comparison.tuning_runs(), workers, "tuning runs")
             failed += run_all(comparison.runs_so_far(), workers)
     except KeyboardInterrupt:

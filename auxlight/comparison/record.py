@@ -18,6 +18,7 @@ from auxlight.inspection.record import LabelRecorder
 from auxlight.inspection.usage import label_usage
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.networks.buffers import evaluation_mode
+from auxlight.outputs import write_whole
 
 GRADIENT_IMAGES = 64
 
@@ -178,9 +179,7 @@ class RunRecord(L.Callback):
     def _leave(self, trainer: L.Trainer, name: str, content: dict[str, Any]) -> None:
         """A whole file at once, by one device: others may read it meanwhile."""
         if trainer.is_global_zero:
-            part = self.folder / f"{name}.part"
-            part.write_text(json.dumps(content))
-            part.replace(self.folder / name)
+            write_whole(self.folder / name, json.dumps(content))
 
     def state_dict(self) -> dict[str, Any]:
         """The curves."""

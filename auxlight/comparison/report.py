@@ -82,13 +82,19 @@ def _tuning(comparison: Comparison) -> list[str]:
     return [*lines, ""]
 
 
+def best_control(comparison: Comparison, rows: pd.DataFrame) -> str:
+    """The control that validated best, of one data set's rows; the test scores are not read."""
+    validation = scores(rows, "validation_accuracy")
+    return best_of(validation, [name for name in comparison.controls if name in validation])
+
+
 def _setting(setting: Setting) -> str:
     return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in setting.items()) or "(no choice)"
 
 
 def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]:
     column = COLUMNS[comparison.protocol]
-    test, validation = scores(rows, column), scores(rows, "validation_accuracy")
+    test = scores(rows, column)
     controls = [name for name in comparison.controls if name in test]
     lines = [f"## {data}", ""]
     seconds = rows.groupby("method")["seconds_per_epoch"].mean()
@@ -97,8 +103,7 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
     cost = (rows["cpu_seconds"] if on_cpu else rows["seconds"]).div(rows["epochs"]).groupby(rows["method"]).mean()
     compared: dict[str, list[Difference]] = {}
     if controls:
-        # The validation scores say which control is the best one; the test scores are only read.
-        best = best_of(validation, controls)
+        best = best_control(comparison, rows)
         for control in dict.fromkeys([comparison.reference, best]):
             if control in test:
                 paired = {name: found for name, found in test.items() if found.keys() & test[control].keys()}

@@ -191,6 +191,10 @@ class Comparison:
             for setting in self.settings(method)
         ]
 
+    def known_runs(self) -> list[Run]:
+        """Those of the tuning, and those of the methods that have been tuned."""
+        return [*self.tuning_runs(), *self.runs_so_far()]
+
     def settings(self, method: str) -> list[Setting]:
         """What a method may choose from."""
         return [{}] if self.tuning is None else self.tuning.settings(self.methods[method].grid)

@@ -1,8 +1,8 @@
 """Makes RESULTS.md, at the top, from the archives of finished runs beside this file: `make results`.
 
-`template.md` is the page. In it, `{{report STUDY}}` becomes a comparison's report, `{{accuracy STUDY METHOD}}` a mean
-and `{{gap STUDY METHOD CONTROL}}` a difference with its interval, where CONTROL may be `best`, the control that
-validated best. So no number of the page is written by hand.
+`template.md` is the page. In it, `{{report STUDY}}` becomes a comparison's report and `{{gap STUDY METHOD CONTROL}}` a
+difference with its interval, where CONTROL may be `best`, the control that validated best; `{{horizon LABELS …}}`
+becomes rows of `label_horizon.txt`. So no figure of the studies is written by hand; the papers' are.
 """
 
 import json
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from auxlight.comparison.archive import unpack
 from auxlight.comparison.cli import read
-from auxlight.comparison.report import COLUMNS, gap_text, percent, write_report
+from auxlight.comparison.report import COLUMNS, best_control, gap_text, write_report
 from auxlight.comparison.results import scores, table
 from auxlight.comparison.spec import Comparison
-from auxlight.comparison.statistics import best_of, differences, mean_interval
+from auxlight.comparison.statistics import differences
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -48,17 +48,10 @@ class Study:
         text = re.sub(r"^## data$\n", "", text, flags=re.MULTILINE)
         return re.sub(r"\]\(([^)/]+\.png)\)", rf"](docs/results/{self.name}/\1)", text)
 
-    def accuracy(self, method: str) -> str:
-        """Of the test set, mean ± half an interval."""
-        column = COLUMNS[self.comparison.protocol]
-        return percent(mean_interval(self.rows[self.rows["method"] == method][column].to_numpy()))
-
     def gap(self, method: str, control: str) -> str:
         """Of a method to a control."""
         found = scores(self.rows, COLUMNS[self.comparison.protocol])
-        if control == "best":
-            controls = [name for name in self.comparison.controls if name in found]
-            control = best_of(scores(self.rows, "validation_accuracy"), controls)
+        control = best_control(self.comparison, self.rows) if control == "best" else control
         return gap_text(next(one for one in differences(found, control) if one.method == method))
 
 

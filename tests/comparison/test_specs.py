@@ -26,7 +26,7 @@ def test_is_a_comparison_with_controls(path, monkeypatch):
     study = read(path)
     assert study.reference == "single" and {"single", "uniform"} <= {name.split("_")[0] for name in study.controls}
     assert len(study.seeds) >= 3
-    folders = [run.folder for run in [*study.tuning_runs(), *study.runs_so_far()]]
+    folders = [run.folder for run in study.known_runs()]
     assert len(set(folders)) == len(folders)
 
 
