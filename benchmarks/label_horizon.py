@@ -8,8 +8,8 @@ with human, cluster, random or no labels, all on the same batches, and after 1, 
 measured on 1,000 training images and on 2,000 that are held out. Figures are differences to the branch with uniform
 labels (negative: better): the mean, and its standard error over networks, each of which counts once.
 
-Real CIFAR-100 from a mirror in DIR, 3 primary classes, 2,500 images, VGG11 at a quarter of its width, starts after 50,
-200 and 400 steps at a constant rate; the embedded digits without it. There is no target: it is the ground that rewards
+Real CIFAR-100 from a mirror in DIR, 3 primary classes, 5,000 images, VGG11 at a quarter of its width, starts after 50,
+250 and 1,000 steps at a constant rate; the embedded digits without it. There is no target: it is the ground that rewards
 and look-aheads stand on.
 """
 
@@ -150,7 +150,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    starts, horizons, networks = [50, 200, 400], [1, 5, 25, 125], arguments.networks
+    starts, horizons, networks = [50, 250, 1000], [1, 5, 25, 125], arguments.networks
     if arguments.quick:
         starts, horizons, networks = [20], [1, 5, 25], 3
     rooted = arguments.root and "given"
@@ -158,7 +158,7 @@ def main() -> None:
     data: Any = (
         DigitsDataModule(num_train=600)
         if arguments.root is None
-        else CIFAR100SuperclassDataModule(arguments.root, num_train=2500, primary_level=3)
+        else CIFAR100SuperclassDataModule(arguments.root, num_train=5000, primary_level=3)
     )
     optimizer = partial(SGD, lr=0.05, **RECIPE)
     size: dict[str, Any] = {"depth": 11, "width": 0.25}
