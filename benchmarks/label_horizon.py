@@ -9,8 +9,8 @@ measured on 1,000 training images and on 2,000 that are held out. Figures are di
 labels (negative: better): the mean, and its standard error over networks, each of which counts once.
 
 Real CIFAR-100 from a mirror in DIR, 3 primary classes, 5,000 images, VGG11 at a quarter of its width, starts after 50,
-250 and 1,000 steps at a constant rate; the embedded digits without it. There is no target: it is the ground that rewards
-and look-aheads stand on.
+250 and 1,000 steps at a constant rate; the embedded digits without it. There is no target: it is the ground that
+rewards and look-aheads stand on.
 """
 
 import argparse

@@ -5,6 +5,7 @@ from auxlight.labelers.agent import AgentLabels
 from auxlight.labelers.base import Labeler
 from auxlight.labelers.cluster import ClusterLabels
 from auxlight.labelers.human import HumanLabels
+from auxlight.labelers.human_weights import HumanWeights
 from auxlight.labelers.network import LabelNetwork
 from auxlight.labelers.random import RandomLabels
 from auxlight.labelers.uniform import UniformLabels
@@ -13,6 +14,7 @@ __all__ = [
     "AgentLabels",
     "ClusterLabels",
     "HumanLabels",
+    "HumanWeights",
     "LabelActions",
     "LabelNetwork",
     "Labeler",

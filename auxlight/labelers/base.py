@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from auxlight.batch import AuxiliaryTarget, Batch
+from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 
 # All training images whose primary class is known, in batches and as they are, each time it is called.
@@ -65,6 +66,20 @@ class Labeler(nn.Module, ABC):
             batch: the images, (B, C, H, W), with their labels.
             features: (B, D) of the main network's trunk.
         """
+
+    def human_target(self, batch: Batch) -> AuxiliaryTarget:
+        """The data set's own sub-labels, of weight 1.
+
+        Raises:
+            InputError: where it has none.
+        """
+        if batch.auxiliary is None:
+            raise InputError(
+                f"`labeler` {type(self).__name__} needs a data set with human sub-labels. Found none: "
+                "choose other data (CIFAR-100, digits, folders train/<primary>/<sub>/, .npz with train_auxiliary) or "
+                "another labeler."
+            )
+        return self.hard_target(batch.auxiliary)
 
     def hard_target(self, label: Tensor) -> AuxiliaryTarget:
         """One-hot target of weight 1 from auxiliary classes (B,)."""

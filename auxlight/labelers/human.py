@@ -3,7 +3,6 @@
 from torch import Tensor
 
 from auxlight.batch import AuxiliaryTarget, Batch
-from auxlight.errors import InputError
 from auxlight.labelers.base import Labeler
 
 
@@ -16,10 +15,4 @@ class HumanLabels(Labeler):
 
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
         """See `Labeler.forward`."""
-        if batch.auxiliary is None:
-            raise InputError(
-                "`labeler` HumanLabels needs a data set with human sub-labels. Found none: "
-                "choose other data (CIFAR-100, digits, folders train/<primary>/<sub>/, .npz with train_auxiliary) or "
-                "another labeler."
-            )
-        return self.hard_target(batch.auxiliary)
+        return self.human_target(batch)

@@ -26,6 +26,7 @@ from auxlight import (
     GradientCosine,
     GradNorm,
     HumanLabels,
+    HumanWeights,
     InputError,
     LabelNetwork,
     MAXLModule,
@@ -62,6 +63,7 @@ LABELERS = {
     "uniform": UniformLabels,
     "cluster": lambda: ClusterLabels(start_epoch=0),
     "agent": lambda: AgentLabels(weighted=True, untrained=True, trunk=VGG(11, 0.0625, norm="group")),
+    "weights": lambda: HumanWeights(trunk=Trunk()),
     "network": lambda: LabelNetwork(weighted=True, trunk=Trunk()),
 }
 AGGREGATORS = {
