@@ -4,23 +4,22 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
 
 from auxlight.batch import Batch
+from auxlight.comparison.clock import TrainingClock
+from auxlight.comparison.measures import accuracy_on_test, logged, trunk_gradients
 from auxlight.comparison.provenance import commit, device, versions
-from auxlight.datamodules import ImageDataModule
 from auxlight.errors import InputError
-from auxlight.inspection.gradients import task_gradients
 from auxlight.inspection.record import LabelRecorder
 from auxlight.inspection.usage import label_usage
 from auxlight.modules.classifier import AuxiliaryClassifier
-from auxlight.networks.buffers import evaluation_mode
 from auxlight.outputs import write_whole
 
-GRADIENT_IMAGES = 64
+CLOCK = ("seconds", "cpu_seconds")
 
 
 class RunRecord(L.Callback):
@@ -49,13 +48,12 @@ class RunRecord(L.Callback):
         self.epochs: list[dict[str, float]] = []
         self.test_accuracies: list[float] = []
         self.commits = [commit()]
-        self.seconds = self.cpu_seconds = 0.0
+        self.clock = TrainingClock()
         self._update = 0.0
         self._fitted = False
         self._before: list[torch.Tensor] = []
         self._labels = LabelRecorder()
         self._progress: dict[str, float | None] = {}
-        self._start()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check that there are as many epochs as the protocol asks for."""
@@ -70,7 +68,7 @@ class RunRecord(L.Callback):
         epoch = trainer.current_epoch
         self._progress = {"first": epoch, "epoch": epoch, "epochs": _epochs(trainer), "start": time.time()}
         self._say(trainer)
-        self._start()
+        self.clock.start()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the last epoch's labels."""
@@ -96,56 +94,38 @@ class RunRecord(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validation is no training."""
         if not trainer.sanity_checking:
-            self._stop()
+            self.clock.stop()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A point of the curves."""
         if trainer.sanity_checking:
             return
-        numbers = {"trunk/update_norm": self._update, **self._gradients(trainer, pl_module)}
+        numbers = {"trunk/update_norm": self._update, **trunk_gradients(trainer, pl_module)}
         labels = self._labels.labels()
         if labels is not None and isinstance(pl_module, AuxiliaryClassifier):
             found = label_usage(labels, pl_module.hierarchy)
             numbers |= {name: value for name, value in found.items() if math.isfinite(value)}
-        row = {"epoch": trainer.current_epoch, "seconds": self.seconds, **_logged(trainer), **numbers}
+        row = {"epoch": trainer.current_epoch, "seconds": self.clock.seconds, **logged(trainer), **numbers}
         self.epochs.append(row)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What comes now is training again."""
-        self._start()
+        self.clock.start()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Before the epoch's checkpoint."""
-        self._stop()
+        self.clock.stop()
         if self.epochs and self.epochs[-1]["epoch"] == trainer.current_epoch:
-            self.epochs[-1] |= _logged(trainer)  # what is logged of training comes after validation
+            self.epochs[-1] |= logged(trainer)  # what is logged of training comes after validation
         if trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
-            self.test_accuracies.append(_test_accuracy(trainer, pl_module))
+            self.test_accuracies.append(accuracy_on_test(trainer, pl_module))
         self._say(trainer, epoch=trainer.current_epoch + 1)
-        self._start()
-
-    def _start(self) -> None:
-        # A busy machine stretches the one, hardly the other.
-        self._started = time.perf_counter(), time.process_time()
-
-    def _stop(self) -> None:
-        self.seconds += time.perf_counter() - self._started[0]
-        self.cpu_seconds += time.process_time() - self._started[1]
-        self._start()
+        self.clock.start()
 
     def _say(self, trainer: L.Trainer, **new: float) -> None:
         if self._progress:  # what is only validated or tested does not train
             self._progress |= {**new, "time": time.time()}
             self._leave(trainer, "progress.json", self._progress)
-
-    def _gradients(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
-        """Of the tasks, on always the same validation images."""
-        data = getattr(trainer, "datamodule", None)
-        if not isinstance(module, AuxiliaryClassifier) or not isinstance(data, ImageDataModule):
-            return {}
-        batch = trainer.strategy.batch_to_device(data.sample("val", GRADIENT_IMAGES, 0))
-        found = task_gradients(module, batch)
-        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The end of a run that is not tested."""
@@ -167,8 +147,8 @@ class RunRecord(L.Callback):
             "test_accuracies": self.test_accuracies,
             "last_epochs": sum(self.test_accuracies) / self.last_epochs if self.last_epochs else None,
             "epochs": self.epochs,
-            "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds,
+            "seconds": self.clock.seconds,
+            "cpu_seconds": self.clock.cpu_seconds,
             "device": device(trainer),
             "commit": " ".join(self.commits),
             "versions": versions(),
@@ -182,9 +162,9 @@ class RunRecord(L.Callback):
             write_whole(self.folder / name, json.dumps(content))
 
     def state_dict(self) -> dict[str, Any]:
-        """The curves."""
-        names = ("epochs", "test_accuracies", "commits", "seconds", "cpu_seconds")
-        return {name: getattr(self, name) for name in names}
+        """The curves, and how long they took."""
+        clock = {name: getattr(self.clock, name) for name in CLOCK}
+        return {**{name: getattr(self, name) for name in ("epochs", "test_accuracies", "commits")}, **clock}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with them; the test of an earlier epoch's checkpoint takes none away."""
@@ -193,27 +173,9 @@ class RunRecord(L.Callback):
         state = dict(state_dict)
         self.commits = list(dict.fromkeys([*state.pop("commits"), *self.commits]))  # a run of several says so
         for name, value in state.items():
-            setattr(self, name, value)
-
-
-def _logged(trainer: L.Trainer) -> dict[str, float]:
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+            setattr(self.clock if name in CLOCK else self, name, value)
 
 
 def _epochs(trainer: L.Trainer) -> int | None:
     """Of the run; None where only its steps or its time are limited."""
     return trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
-
-
-@torch.no_grad()
-def _test_accuracy(trainer: L.Trainer, module: L.LightningModule) -> float:
-    """Of the network as it is; on several devices the mean of their shares."""
-    right = count = 0
-    data = cast(ImageDataModule, cast(Any, trainer).datamodule)
-    with evaluation_mode(module), trainer.precision_plugin.val_step_context():
-        for raw in data.loader("test"):
-            batch = trainer.strategy.batch_to_device(raw)
-            right += int((module(batch.image).argmax(-1) == batch.primary).sum())
-            count += len(batch.primary)
-    mean = torch.tensor(right / count, device=module.device)
-    return float(cast(torch.Tensor, trainer.strategy.reduce(mean, reduce_op="mean")))
