@@ -1,0 +1,159 @@
+"""Does a step of look-ahead vote for useful labels, or for those that the network already trains on?
+
+    python benchmarks/label_votes.py [--quick] [--root DIR] [--networks N]
+
+Networks train on human, random, cluster and uniform labels. After 250 and 750 steps the exact look-ahead gradient
+(MAXL's hypergradient, and the influence that an agent is rewarded by) says of every label of an image's block what a
+little more of it would do to the primary loss after the step, on a batch of held-out images. Each labelling gets a vote
+from each network: the share of the block's other labels that are worse than its own, mean over images and batches. 0.5
+is chance, 1 is every image's best label. Printed are means over networks, and their standard errors; each counts once.
+
+Real CIFAR-100 from a mirror in DIR, 3 primary classes, 5,000 images, VGG11 at a quarter of its width, a constant rate;
+the embedded digits without it. There is no target.
+"""
+
+import argparse
+import itertools
+import logging
+import math
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from agent_epoch import QUIET
+from common import header, report
+from label_horizon import RECIPE, endless
+from torch import Tensor
+from torch.optim import SGD
+
+from auxlight import (
+    AuxiliaryTarget,
+    Batch,
+    CIFAR100SuperclassDataModule,
+    ClusterLabels,
+    DigitsDataModule,
+    HumanLabels,
+    Labeler,
+    LookAheadGradient,
+    MultiHeadVGG,
+    RandomLabels,
+    UniformLabels,
+)
+from auxlight.hypergradient import MetaProblem
+from auxlight.lookahead import LookAhead
+from auxlight.modules.joint_losses import JointLosses
+from auxlight.networks.buffers import kept_buffers
+
+BATCHES = 8
+Votes = dict[tuple[str, str], list[float]]  # (trained on, voted on) → each measurement
+
+
+class Poll(L.Callback):
+    """Asks a network at some of its steps, and leaves the fit as it is."""
+
+    def __init__(self, trained_on: str, steps: list[int], seed: int) -> None:
+        self.trained_on = trained_on
+        self.steps = steps
+        self.seed = seed
+        self.votes: Votes = {}
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        """Measure where a poll is due."""
+        if trainer.global_step in self.steps:
+            self.measure(trainer, pl_module)
+            trainer.should_stop = trainer.global_step == self.steps[-1]
+
+    def measure(self, trainer: L.Trainer, module: MultiHeadVGG) -> None:
+        """What the network thinks of the labellings."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        labelers: dict[str, Labeler] = {
+            "human": HumanLabels(),
+            "random": RandomLabels(seed=self.seed),
+            "cluster": ClusterLabels(start_epoch=0, seed=self.seed),
+        }
+        assert module.labelled_task is not None
+        own = module.labelled_task.labeler
+        for name, labeler in labelers.items():
+            labeler.bind(module.hierarchy, module.trunk, module.feature_dim)
+            if name != self.trained_on:
+                labeler.before_step(0, None, module.trunk, partial(data.plain_batches, "train"))
+        if self.trained_on in labelers:
+            labelers[self.trained_on] = own
+        train = itertools.islice(endless(data, "poll"), BATCHES)
+        held_out = itertools.islice(itertools.cycle(data.plain_batches("val")), BATCHES)
+        for batch, meta in zip(train, held_out, strict=True):
+            with torch.no_grad(), kept_buffers(module):
+                features = module.features(batch.image)
+                trained = own(batch, features)
+                labels = {name: labeler(batch, features).probabilities for name, labeler in labelers.items()}
+            slopes = self.slopes(trainer, module, batch, trained, meta)
+            block = module.hierarchy.mask[batch.primary]
+            for name, probabilities in labels.items():
+                self.votes.setdefault((self.trained_on, name), []).append(vote(slopes, probabilities, block))
+
+    def slopes(
+        self, trainer: L.Trainer, module: MultiHeadVGG, batch: Batch, target: AuxiliaryTarget, meta: Batch
+    ) -> Tensor:
+        """∂L_pri(θ⁺)/∂t (B, K), for the targets that the network trains on."""
+        step = LookAhead(trainer.optimizers[0])
+        with kept_buffers(module):
+            problem = MetaProblem(JointLosses(module), [batch], [target], [meta], step, module.aux_weight)
+            return LookAheadGradient()(problem).targets[0].probabilities
+
+
+def vote(slopes: Tensor, probabilities: Tensor, block: Tensor) -> float:
+    """Share of the block's other labels that would do less for the primary loss than the image's own; ties half."""
+    own = slopes.gather(1, probabilities.argmax(1, keepdim=True))
+    others = block.clone().scatter(1, probabilities.argmax(1, keepdim=True), False)
+    worse = ((slopes > own) + 0.5 * (slopes == own)) * others
+    return float((worse.sum(1) / others.sum(1)).mean())
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="digits, few steps")
+    parser.add_argument("--root", type=Path, help="folder with cifar100.npz; the embedded digits without it")
+    parser.add_argument("--networks", type=int, default=3, help="of each labelling, each with a seed of its own")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    steps, networks = ([30], 2) if arguments.quick else ([250, 750], arguments.networks)
+    header(steps=steps, networks=networks, rooted=bool(arguments.root))
+    data: Any = (
+        DigitsDataModule(num_train=600)
+        if arguments.root is None
+        else CIFAR100SuperclassDataModule(arguments.root, num_train=5000, primary_level=3)
+    )
+    optimizer = partial(SGD, lr=0.05, **RECIPE)
+    means: Votes = {}
+    for seed in range(networks):
+        makes: dict[str, Labeler] = {
+            "uniform": UniformLabels(),
+            "human": HumanLabels(),
+            "random": RandomLabels(seed=seed),
+            "cluster": ClusterLabels(start_epoch=0 if arguments.quick else 2, seed=seed),
+        }
+        for name, labeler in makes.items():
+            L.seed_everything(seed, verbose=False)
+            size: dict[str, Any] = {"depth": 11, "width": 0.25}
+            module = MultiHeadVGG(data.hierarchy, labeler=labeler, focal_gamma=0.0, optimizer=optimizer, **size)
+            poll = Poll(name, steps, seed)
+            quiet = QUIET | {"limit_val_batches": 0, "num_sanity_val_steps": 0}
+            L.Trainer(max_epochs=-1, callbacks=[poll], **quiet).fit(module, data)
+            for pair, found in poll.votes.items():
+                means.setdefault(pair, []).append(sum(found) / len(found))
+            print(f"network {seed}, trained on {name} labels", flush=True)
+    figures: dict[str, float] = {}
+    for (trained_on, name), found in means.items():
+        mean, error = float(torch.tensor(found).mean()), float(torch.tensor(found).std() / math.sqrt(len(found)))
+        print(f"trained on {trained_on:8s} vote for {name:8s} {mean:.3f} ± {error:.3f}")
+        figures |= {f"{trained_on}_{name}": mean, f"{trained_on}_{name}_error": error}
+    report({name: round(value, 6) for name, value in figures.items()}, ok=True)
+
+
+if __name__ == "__main__":
+    main()
