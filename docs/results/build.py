@@ -1,8 +1,11 @@
 """Makes RESULTS.md, at the top, from the archives of finished runs beside this file: `make results`.
 
-`template.md` is the page. In it, `{{report STUDY}}` becomes a comparison's report and `{{gap STUDY METHOD CONTROL}}` a
-difference with its interval, where CONTROL may be `best`, the control that validated best; `{{horizon LABELS …}}`
-becomes rows of `label_horizon.txt`. So no figure of the studies is written by hand; the papers' are.
+`template.md` is the page. No figure of the studies is written in it by hand (the papers' are). What it holds becomes:
+
+- `{{report STUDY}}`: a comparison's report.
+- `{{gap STUDY METHOD CONTROL}}`: a difference with its interval; CONTROL `best` is the one that validated best.
+- `{{tried STUDY KEY=VALUE …}}`: a table of the tuning's runs with these values, and of methods that have no such key.
+- `{{horizon LABELS …}}`, `{{votes LABELS …}}`: rows of `label_horizon.txt` and `label_votes.txt`.
 """
 
 import json
@@ -15,16 +18,16 @@ from pathlib import Path
 from auxlight.comparison.archive import unpack
 from auxlight.comparison.cli import read
 from auxlight.comparison.report import COLUMNS, best_control, gap_text, write_report
-from auxlight.comparison.results import scores, table
+from auxlight.comparison.results import LABELS, scores, table
 from auxlight.comparison.spec import Comparison
 from auxlight.comparison.statistics import differences
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SMALL = ROOT / "configs/compare/small"
-HORIZON = HERE / "label_horizon.txt"
-# Those that share their methods with others.
-METHODS = dict.fromkeys(("cifar100_3", "cifar100_20", "cifar100_20_paper"), "methods.yaml")
+# Those that are made of methods and a setting; the setting names the archive.
+PARTS = {name: ("methods", name) for name in ("cifar100_3", "cifar100_20", "cifar100_20_paper")}
+PARTS["candidates"] = ("candidates", "cifar100_3")
 
 
 class Study:
@@ -33,10 +36,10 @@ class Study:
     def __init__(self, name: str, scratch: Path, plots: bool) -> None:
         self.name = name
         self.plots = plots
-        files = [SMALL / METHODS[name]] if name in METHODS else []
-        words = [word for file in [*files, SMALL / f"{name}.yaml"] for word in ("--config", str(file))]
+        files = PARTS.get(name, (name,))
+        words = [word for file in files for word in ("--config", str(SMALL / f"{file}.yaml"))]
         self.comparison: Comparison = read([*words, f"--folder={scratch / name}"])[0]
-        unpack(self.comparison, HERE / name)
+        unpack(self.comparison, HERE / files[-1])
         self.rows = table(self.comparison)
 
     def report(self) -> str:
@@ -54,16 +57,47 @@ class Study:
         control = best_control(self.comparison, self.rows) if control == "best" else control
         return gap_text(next(one for one in differences(found, control) if one.method == method))
 
+    def tried(self, *conditions: str) -> str:
+        """Runs of the tuning that meet them: validation accuracy, and what their labels were like."""
+        wanted = dict(condition.split("=") for condition in conditions)
+        runs = []
+        for run in self.comparison.tuning_runs():
+            setting = {key.split(".")[-1]: str(value) for key, value in run.setting.items()}
+            if all(setting.get(key, value) == value for key, value in wanted.items()):
+                runs.append(run)
+        rows = table(self.comparison, runs)
+        names = [name for name in LABELS if name in rows and rows[name].notna().any()]
+        lines = [f"| method | validation | {' | '.join(names)} |", f"|{'---|' * (len(names) + 2)}"]
+        for _, row in rows.iterrows():
+            cells = ["" if row[name] != row[name] else f"{row[name]:.3g}" for name in names]
+            lines.append(f"| {row['method']} | {100 * row['validation_accuracy']:.1f} | {' | '.join(cells)} |")
+        return "\n".join(lines)
+
+
+def figures(name: str) -> dict[str, float]:
+    """Of a benchmark's last line."""
+    found: dict[str, float] = json.loads((HERE / name).read_text().splitlines()[-1])
+    return found
+
+
+def with_errors(found: dict[str, float], label: str, keys: list[str], form: str) -> str:
+    """A row of a table: figures with their errors."""
+    cells = [f"{found[key]:{form}} ± {found[f'{key}_error']:{form.lstrip('+')}}" for key in keys]
+    return f"| {label} | {' | '.join(cells)} |"
+
 
 def horizon(*labels: str) -> str:
-    """Rows of `benchmarks/label_horizon.py`'s differences on held-out images, of its last line."""
-    figures = json.loads(HORIZON.read_text().splitlines()[-1])
-    rows = []
-    for name in labels:
-        keys = [f"{name}_held_out_{step}" for step in (1, 5, 25, 125)]
-        cells = [f"{figures[key]:+.4f} ± {figures[f'{key}_error']:.4f}" for key in keys]
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    """Rows of `benchmarks/label_horizon.py`'s differences on held-out images."""
+    found = figures("label_horizon.txt")
+    steps = (1, 5, 25, 125)
+    return "\n".join(with_errors(found, one, [f"{one}_held_out_{step}" for step in steps], "+.4f") for one in labels)
+
+
+def votes(*labels: str) -> str:
+    """Rows of `benchmarks/label_votes.py`: networks that train on these labels, and how they vote for others."""
+    found = figures("label_votes.txt")
+    names = ("human", "random", "cluster")
+    return "\n".join(with_errors(found, one, [f"{one}_{name}" for name in names], ".3f") for one in labels)
 
 
 def build(template: str, plots: bool = True) -> str:
@@ -83,7 +117,7 @@ def build(template: str, plots: bool = True) -> str:
         return re.sub(r"\{\{(.+?)\}\}", value, template)
 
 
-PIECES: dict[str, Callable[..., str]] = {"horizon": horizon}
+PIECES: dict[str, Callable[..., str]] = {"horizon": horizon, "votes": votes}
 
 if __name__ == "__main__":
     (ROOT / "RESULTS.md").write_text(build((HERE / "template.md").read_text()))
