@@ -1,12 +1,14 @@
-"""Does a step of look-ahead vote for useful labels, or for those that the network already trains on?
+"""Does a step of look-ahead vote for the labels that a network trains on?
 
     python benchmarks/label_votes.py [--quick] [--root DIR] [--networks N]
 
 Networks train on human, random, cluster and uniform labels. After 250 and 750 steps the exact look-ahead gradient
-(MAXL's hypergradient, and the influence that an agent is rewarded by) says of every label of an image's block what a
-little more of it would do to the primary loss after the step, on a batch of held-out images. Each labelling gets a vote
-from each network: the share of the block's other labels that are worse than its own, mean over images and batches. 0.5
-is chance, 1 is every image's best label. Printed are means over networks, and their standard errors; each counts once.
+(MAXL's hypergradient with `meta_split`, and what the influence reward pays for) says of every label of an image's block
+what a little more of it would do to the primary loss after the step, on a batch of held-out images. Each labelling gets
+a vote from each network: the share of the block's other labels that are worse than its own, mean over images and
+batches. 0.5 is chance, 1 is every image's best label. Printed are means over networks and their standard errors; each
+network counts once, but they share the held-out images. Votes for labels that a network does not train on are 0.5 but
+for errors, since its head does not know them by their numbers.
 
 Real CIFAR-100 from a mirror in DIR, 3 primary classes, 5,000 images, VGG11 at a quarter of its width, a constant rate;
 the embedded digits without it. There is no target.

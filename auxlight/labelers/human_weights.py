@@ -16,8 +16,8 @@ class HumanWeights(LabelNetwork):
 
     Args:
         normalize_weights: scale the weights of a batch (of each device) to a mean of 1, so that the auxiliary loss as a
-            whole keeps its λ: what is gained over human labels is then no larger step. Left free, one step of
-            look-ahead drives all weights up.
+            whole keeps its λ: what is gained over human labels is then no larger step. An image's weight then depends
+            on its batch. Left free, one step of look-ahead drives all weights up.
         trunk: see `LabelNetwork`.
         shared_trunk: see `LabelNetwork`.
         head_dim: see `LabelNetwork`.

@@ -65,6 +65,9 @@ class Study:
             setting = {key.split(".")[-1]: str(value) for key, value in run.setting.items()}
             if all(setting.get(key, value) == value for key, value in wanted.items()):
                 runs.append(run)
+        absent = [run.name for run in runs if not run.result.is_file()]
+        if absent:
+            raise ValueError(f"The archive must have all runs that {conditions} asks for. Found none of {absent}.")
         rows = table(self.comparison, runs)
         names = [name for name in LABELS if name in rows and rows[name].notna().any()]
         lines = [f"| method | validation | {' | '.join(names)} |", f"|{'---|' * (len(names) + 2)}"]
