@@ -45,7 +45,7 @@ def test_every_kind_of_run_is_one_that_the_command_line_takes(monkeypatch, capsy
     candidates = read_words([f"--config={SMALL / name}.yaml" for name in ("candidates", "cifar100_3")])[0]
     runs = {run.method: run for one in (study, candidates) for run in one.tuning_runs()}
     runs |= {run.method: run for run in reset.runs() if run.method in ("reset_batch", "online")}
-    assert len(runs) == 15 + 4 + 2
+    assert len(runs) == 15 + 5 + 2
     for run in runs.values():
         with pytest.raises(SystemExit) as stop:
             main(["fit", *run.words, "--print_config"])
