@@ -16,25 +16,18 @@ rewards and look-aheads stand on.
 import argparse
 import copy
 import itertools
-import logging
-import math
-import warnings
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from agent_epoch import QUIET
 from common import header, report
+from small_study import RECIPE, AtSteps, endless, mean_and_error, settle, small_data, train
 from torch.optim import SGD
 
 from auxlight import (
     Batch,
-    CIFAR100SuperclassDataModule,
     ClusterLabels,
-    DigitsDataModule,
     HumanLabels,
     Labeler,
     MultiHeadVGG,
@@ -43,28 +36,21 @@ from auxlight import (
 )
 from auxlight.networks.buffers import evaluation_mode
 
-RECIPE: dict[str, Any] = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 Losses = dict[tuple[str, int, str], list[float]]  # (labels, steps, images) → loss of each branch
 
 
-class Branches(L.Callback):
-    """Measures branches at some steps of a fit, and leaves the fit as it is."""
+class Branches(AtSteps):
+    """Measures branches at some steps of a fit."""
 
     def __init__(self, seed: int, starts: list[int], horizons: list[int], count: int) -> None:
-        self.seed = seed
-        self.starts = starts
+        super().__init__(starts, seed)
         self.horizons = horizons
         self.count = count
         self.losses: Losses = {}
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        """Measure where a start is due."""
-        if trainer.global_step in self.starts:
-            self.measure(trainer, pl_module, trainer.global_step)
-            trainer.should_stop = trainer.global_step == self.starts[-1]
-
-    def measure(self, trainer: L.Trainer, module: MultiHeadVGG, start: int) -> None:
+    def measure(self, trainer: L.Trainer, module: MultiHeadVGG) -> None:
         """All labels on the same batches, branch by branch."""
+        start = trainer.global_step
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         images = {
             "train": list(itertools.islice(data.plain_batches("train"), 10)),
@@ -79,17 +65,14 @@ class Branches(L.Callback):
 
     def labelers(self, module: MultiHeadVGG, data: Any, seed: int) -> dict[str, Labeler | None]:
         """Of a branch."""
-        made: dict[str, Labeler | None] = {
+        made: dict[str, Labeler] = {
             "uniform": UniformLabels(),
             "human": HumanLabels(),
             "cluster": ClusterLabels(start_epoch=0, seed=seed),
             "random": RandomLabels(seed=seed),
         }
-        for labeler in made.values():
-            assert labeler is not None
-            labeler.bind(module.hierarchy, module.trunk, module.feature_dim)
-            labeler.before_step(0, None, module.trunk, partial(data.plain_batches, "train"))
-        return made | {"none": None}
+        settle(made.values(), module, data)
+        return {**made, "none": None}
 
     def branch(
         self,
@@ -134,12 +117,6 @@ def primary_loss(network: MultiHeadVGG, batches: list[Batch]) -> float:
     return float(torch.cat(losses).mean())
 
 
-def endless(data: Any, stream: str) -> Iterator[Batch]:
-    """Training batches, in an order of their own."""
-    for number in itertools.count():
-        yield from data.training_batches(stream, number)
-
-
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -148,34 +125,23 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=4, help="each with a seed of its own")
     parser.add_argument("--branches", type=int, default=1, help="from each start of each network")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     starts, horizons, networks = [50, 250, 1000], [1, 5, 25, 125], arguments.networks
     if arguments.quick:
         starts, horizons, networks = [20], [1, 5, 25], 3
     rooted = arguments.root and "given"
     header(starts=starts, horizons=horizons, networks=networks, branches=arguments.branches, root=rooted)
-    data: Any = (
-        DigitsDataModule(num_train=600)
-        if arguments.root is None
-        else CIFAR100SuperclassDataModule(arguments.root, num_train=5000, primary_level=3)
-    )
-    optimizer = partial(SGD, lr=0.05, **RECIPE)
-    size: dict[str, Any] = {"depth": 11, "width": 0.25}
+    data = small_data(arguments.root)
     means: dict[tuple[str, int, str], list[float]] = {}  # (labels, steps, images) → each network's difference
     for seed in range(networks):
-        L.seed_everything(seed, verbose=False)
-        module = MultiHeadVGG(data.hierarchy, labeler=UniformLabels(), focal_gamma=0.0, optimizer=optimizer, **size)
         watch = Branches(seed, starts, horizons, arguments.branches)
-        quiet = QUIET | {"limit_val_batches": 0, "num_sanity_val_steps": 0}
-        L.Trainer(max_epochs=-1, callbacks=[watch], **quiet).fit(module, data)
+        train(data, UniformLabels(), watch)
         for (name, step, kind), losses in watch.losses.items():
             gap = torch.tensor(losses).double() - torch.tensor(watch.losses["uniform", step, kind]).double()
             means.setdefault((name, step, kind), []).append(float(gap.mean()))
     figures: dict[str, float] = {}
     for (name, step, kind), found in means.items():
         if name != "uniform":
-            mean, error = float(torch.tensor(found).mean()), float(torch.tensor(found).std() / math.sqrt(len(found)))
+            mean, error = mean_and_error(found)
             print(f"{step:4d} steps  {kind:9s} {name:8s} {mean:+.4f} ± {error:.4f}")
             figures |= {f"{name}_{kind}_{step}": mean, f"{name}_{kind}_{step}_error": error}
     report({name: round(value, 6) for name, value in figures.items()}, ok=True)

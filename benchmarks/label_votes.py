@@ -16,27 +16,19 @@ the embedded digits without it. There is no target.
 
 import argparse
 import itertools
-import logging
-import math
-import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from agent_epoch import QUIET
 from common import header, report
-from label_horizon import RECIPE, endless
+from small_study import AtSteps, endless, mean_and_error, settle, small_data, train
 from torch import Tensor
-from torch.optim import SGD
 
 from auxlight import (
     AuxiliaryTarget,
     Batch,
-    CIFAR100SuperclassDataModule,
     ClusterLabels,
-    DigitsDataModule,
     HumanLabels,
     Labeler,
     LookAheadGradient,
@@ -53,20 +45,13 @@ BATCHES = 8
 Votes = dict[tuple[str, str], list[float]]  # (trained on, voted on) → each measurement
 
 
-class Poll(L.Callback):
-    """Asks a network at some of its steps, and leaves the fit as it is."""
+class Poll(AtSteps):
+    """Asks a network at some of its steps."""
 
     def __init__(self, trained_on: str, steps: list[int], seed: int) -> None:
+        super().__init__(steps, seed)
         self.trained_on = trained_on
-        self.steps = steps
-        self.seed = seed
         self.votes: Votes = {}
-
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        """Measure where a poll is due."""
-        if trainer.global_step in self.steps:
-            self.measure(trainer, pl_module)
-            trainer.should_stop = trainer.global_step == self.steps[-1]
 
     def measure(self, trainer: L.Trainer, module: MultiHeadVGG) -> None:
         """What the network thinks of the labellings."""
@@ -78,10 +63,7 @@ class Poll(L.Callback):
         }
         assert module.labelled_task is not None
         own = module.labelled_task.labeler
-        for name, labeler in labelers.items():
-            labeler.bind(module.hierarchy, module.trunk, module.feature_dim)
-            if name != self.trained_on:
-                labeler.before_step(0, None, module.trunk, partial(data.plain_batches, "train"))
+        settle((labeler for name, labeler in labelers.items() if name != self.trained_on), module, data)
         if self.trained_on in labelers:
             labelers[self.trained_on] = own
         train = itertools.islice(endless(data, "poll"), BATCHES)
@@ -121,16 +103,9 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder with cifar100.npz; the embedded digits without it")
     parser.add_argument("--networks", type=int, default=3, help="of each labelling, each with a seed of its own")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     steps, networks = ([30], 2) if arguments.quick else ([250, 750], arguments.networks)
     header(steps=steps, networks=networks, rooted=bool(arguments.root))
-    data: Any = (
-        DigitsDataModule(num_train=600)
-        if arguments.root is None
-        else CIFAR100SuperclassDataModule(arguments.root, num_train=5000, primary_level=3)
-    )
-    optimizer = partial(SGD, lr=0.05, **RECIPE)
+    data = small_data(arguments.root)
     means: Votes = {}
     for seed in range(networks):
         makes: dict[str, Labeler] = {
@@ -140,18 +115,14 @@ def main() -> None:
             "cluster": ClusterLabels(start_epoch=0 if arguments.quick else 2, seed=seed),
         }
         for name, labeler in makes.items():
-            L.seed_everything(seed, verbose=False)
-            size: dict[str, Any] = {"depth": 11, "width": 0.25}
-            module = MultiHeadVGG(data.hierarchy, labeler=labeler, focal_gamma=0.0, optimizer=optimizer, **size)
             poll = Poll(name, steps, seed)
-            quiet = QUIET | {"limit_val_batches": 0, "num_sanity_val_steps": 0}
-            L.Trainer(max_epochs=-1, callbacks=[poll], **quiet).fit(module, data)
+            train(data, labeler, poll)
             for pair, found in poll.votes.items():
                 means.setdefault(pair, []).append(sum(found) / len(found))
             print(f"network {seed}, trained on {name} labels", flush=True)
     figures: dict[str, float] = {}
     for (trained_on, name), found in means.items():
-        mean, error = float(torch.tensor(found).mean()), float(torch.tensor(found).std() / math.sqrt(len(found)))
+        mean, error = mean_and_error(found)
         print(f"trained on {trained_on:8s} vote for {name:8s} {mean:.3f} ± {error:.3f}")
         figures |= {f"{trained_on}_{name}": mean, f"{trained_on}_{name}_error": error}
     report({name: round(value, 6) for name, value in figures.items()}, ok=True)

@@ -1,0 +1,76 @@
+"""Setting (a) of the small study without its schedule, for benchmarks that look into a network as it trains."""
+
+import itertools
+import logging
+import math
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from agent_epoch import QUIET
+from torch.optim import SGD
+
+from auxlight import Batch, CIFAR100SuperclassDataModule, DigitsDataModule, Labeler, MultiHeadVGG
+
+RECIPE: dict[str, Any] = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+
+
+class AtSteps(L.Callback):
+    """Measures a network before some of its steps, and ends the fit with the last of them."""
+
+    def __init__(self, steps: list[int], seed: int) -> None:
+        self.steps = steps
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        """Measure where it is due."""
+        if trainer.global_step in self.steps:
+            self.measure(trainer, pl_module)
+            trainer.should_stop = trainer.global_step == self.steps[-1]
+
+    @abstractmethod
+    def measure(self, trainer: L.Trainer, module: MultiHeadVGG) -> None:
+        """And leave the fit as it is."""
+
+
+def small_data(root: Path | None) -> Any:
+    """CIFAR-100 with 3 primary classes, 5,000 images; the embedded digits without a root."""
+    if root is None:
+        return DigitsDataModule(num_train=600)
+    return CIFAR100SuperclassDataModule(root, num_train=5000, primary_level=3)
+
+
+def train(data: Any, labeler: Labeler, watch: AtSteps) -> None:
+    """Until `watch` ends it, at a constant rate."""
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    L.seed_everything(watch.seed, verbose=False)
+    optimizer = partial(SGD, lr=0.05, **RECIPE)
+    size: dict[str, Any] = {"depth": 11, "width": 0.25}
+    module = MultiHeadVGG(data.hierarchy, labeler=labeler, focal_gamma=0.0, optimizer=optimizer, **size)
+    quiet = QUIET | {"limit_val_batches": 0, "num_sanity_val_steps": 0}
+    L.Trainer(max_epochs=-1, callbacks=[watch], **quiet).fit(module, data)
+
+
+def settle(labelers: Iterable[Labeler], module: MultiHeadVGG, data: Any) -> None:
+    """Bind labelers to a network as it is, and let them see the training images."""
+    for labeler in labelers:
+        labeler.bind(module.hierarchy, module.trunk, module.feature_dim)
+        labeler.before_step(0, None, module.trunk, partial(data.plain_batches, "train"))
+
+
+def endless(data: Any, stream: str) -> Iterator[Batch]:
+    """Training batches, in an order of their own."""
+    for number in itertools.count():
+        yield from data.training_batches(stream, number)
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    """Mean of independent values, and its standard error."""
+    found = torch.tensor(values)
+    return float(found.mean()), float(found.std() / math.sqrt(len(found)))
