@@ -1,14 +1,19 @@
-"""Does a step of look-ahead vote for the labels that a network trains on?
+"""Does a step of look-ahead vote for the labels that a network trains on, or for labels that like images share?
 
     python benchmarks/label_votes.py [--quick] [--root DIR] [--networks N]
 
-Networks train on human, random, cluster and uniform labels. After 250 and 750 steps the exact look-ahead gradient
+Networks train on human, cluster, random and uniform labels. After 250 and 750 steps the exact look-ahead gradient
 (MAXL's hypergradient with `meta_split`, and what the influence reward pays for) says of every label of an image's block
-what a little more of it would do to the primary loss after the step, on a batch of held-out images. Each labelling gets
-a vote from each network: the share of the block's other labels that are worse than its own, mean over images and
-batches. 0.5 is chance, 1 is every image's best label. Printed are means over networks and their standard errors; each
-network counts once, but they share the held-out images. Votes for labels that a network does not train on are 0.5 but
-for errors, since its head does not know them by their numbers.
+what a little more of it would do to the primary loss after the step, on held-out images. Of 2,000 training images:
+
+- vote: the share of the block's other labels that are worse than the image's own. 0.5 is chance, 1 is the best label.
+- control: the same vote if the held-out images are asked for the loss on the labelling itself in place of the primary
+  loss. There a measurement that works must find the labels that can be told from an image, human ones and clusters.
+- kinship: the share of the gradient's variance inside a primary class (an image's mean over its block taken off) that
+  the human sub-classes explain, less what as many random groups would (an adjusted R²). 0: images of one human
+  sub-class want a label in common no more than any others do.
+
+Each poll has held-out images of its own. Printed are means over networks and their standard errors.
 
 Real CIFAR-100 from a mirror in DIR, 3 primary classes, 5,000 images, VGG11 at a quarter of its width, a constant rate;
 the embedded digits without it. There is no target.
@@ -16,17 +21,17 @@ the embedded digits without it. There is no target.
 
 import argparse
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from common import header, report
-from small_study import AtSteps, endless, mean_and_error, settle, small_data, train
+from small_study import AtSteps, endless, mean_and_error, small_data, train
 from torch import Tensor
 
 from auxlight import (
-    AuxiliaryTarget,
     Batch,
     ClusterLabels,
     HumanLabels,
@@ -41,59 +46,100 @@ from auxlight.lookahead import LookAhead
 from auxlight.modules.joint_losses import JointLosses
 from auxlight.networks.buffers import kept_buffers
 
-BATCHES = 8
-Votes = dict[tuple[str, str], list[float]]  # (trained on, voted on) → each measurement
+TRAIN, HELD_OUT = 20, 4  # batches of a poll
+Found = dict[str, list[float]]  # figure → each poll's
+
+
+class Asked(JointLosses):
+    """Whose held-out images have the loss on their labels for a primary loss."""
+
+    def __init__(self, module: MultiHeadVGG, labels: dict[int, Tensor]) -> None:
+        super().__init__(module)
+        self.labels = labels  # id of a held-out batch → label of each image
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Primary losses (B,), and auxiliary losses (B, K) of every class."""
+        primary, auxiliary = super().forward(batch)
+        if id(batch) not in self.labels:
+            return primary, auxiliary
+        return auxiliary.gather(1, self.labels[id(batch)][:, None])[:, 0], auxiliary
 
 
 class Poll(AtSteps):
     """Asks a network at some of its steps."""
 
-    def __init__(self, trained_on: str, steps: list[int], seed: int) -> None:
+    def __init__(self, steps: list[int], seed: int) -> None:
         super().__init__(steps, seed)
-        self.trained_on = trained_on
-        self.votes: Votes = {}
+        self.found: Found = {}
 
     def measure(self, trainer: L.Trainer, module: MultiHeadVGG) -> None:
-        """What the network thinks of the labellings."""
+        """What the network thinks of its labels."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        labelers: dict[str, Labeler] = {
-            "human": HumanLabels(),
-            "random": RandomLabels(seed=self.seed),
-            "cluster": ClusterLabels(start_epoch=0, seed=self.seed),
-        }
         assert module.labelled_task is not None
         own = module.labelled_task.labeler
-        settle((labeler for name, labeler in labelers.items() if name != self.trained_on), module, data)
-        if self.trained_on in labelers:
-            labelers[self.trained_on] = own
-        train = itertools.islice(endless(data, "poll"), BATCHES)
-        held_out = itertools.islice(itertools.cycle(data.plain_batches("val")), BATCHES)
-        for batch, meta in zip(train, held_out, strict=True):
-            with torch.no_grad(), kept_buffers(module):
-                features = module.features(batch.image)
-                trained = own(batch, features)
-                labels = {name: labeler(batch, features).probabilities for name, labeler in labelers.items()}
-            slopes = self.slopes(trainer, module, batch, trained, meta)
-            block = module.hierarchy.mask[batch.primary]
-            for name, probabilities in labels.items():
-                self.votes.setdefault((self.trained_on, name), []).append(vote(slopes, probabilities, block))
+        batches = list(itertools.islice(endless(data, f"poll {trainer.global_step}"), TRAIN))
+        meta = self.some(list(data.plain_batches("val")), trainer.global_step)
+        networks = {"vote": JointLosses(module)}
+        has_labels = not isinstance(own, UniformLabels)
+        if has_labels:
+            networks["control"] = Asked(module, {id(batch): labels(module, own, batch) for batch in meta})
+        slopes: dict[str, list[Tensor]] = {name: [] for name in networks}
+        for batch, (name, network) in itertools.product(batches, networks.items()):
+            slopes[name].append(self.slopes(trainer, module, network, batch, meta))
+        primary = torch.cat([batch.primary for batch in batches])
+        block = module.hierarchy.mask[primary]
+        if has_labels:
+            chosen = torch.cat([labels(module, own, batch) for batch in batches])
+            for name, found in slopes.items():
+                self.found.setdefault(name, []).append(vote(torch.cat(found), chosen, block))
+        human = torch.cat([batch.auxiliary for batch in batches])
+        self.found.setdefault("kinship", []).append(kinship(torch.cat(slopes["vote"]), primary, human, block))
+
+    def some(self, held_out: list[Batch], step: int) -> list[Batch]:
+        """A few batches that this poll alone asks."""
+        generator = torch.Generator().manual_seed(1000 * self.seed + step)
+        return [held_out[number] for number in torch.randperm(len(held_out), generator=generator)[:HELD_OUT].tolist()]
 
     def slopes(
-        self, trainer: L.Trainer, module: MultiHeadVGG, batch: Batch, target: AuxiliaryTarget, meta: Batch
+        self, trainer: L.Trainer, module: MultiHeadVGG, network: JointLosses, batch: Batch, meta: Sequence[Batch]
     ) -> Tensor:
         """∂L_pri(θ⁺)/∂t (B, K), for the targets that the network trains on."""
-        step = LookAhead(trainer.optimizers[0])
+        assert module.labelled_task is not None
         with kept_buffers(module):
-            problem = MetaProblem(JointLosses(module), [batch], [target], [meta], step, module.aux_weight)
+            with torch.no_grad():
+                target = module.labelled_task.labeler(batch, module.features(batch.image))
+            problem = MetaProblem(network, [batch], [target], meta, LookAhead(trainer.optimizers[0]), module.aux_weight)
             return LookAheadGradient()(problem).targets[0].probabilities
 
 
-def vote(slopes: Tensor, probabilities: Tensor, block: Tensor) -> float:
-    """Share of the block's other labels that would do less for the primary loss than the image's own; ties half."""
-    own = slopes.gather(1, probabilities.argmax(1, keepdim=True))
-    others = block.clone().scatter(1, probabilities.argmax(1, keepdim=True), False)
+@torch.no_grad()
+def labels(module: MultiHeadVGG, labeler: Labeler, batch: Batch) -> Tensor:
+    """(B,), the most probable ones."""
+    with kept_buffers(module):
+        return labeler(batch, module.features(batch.image)).probabilities.argmax(1)
+
+
+def vote(slopes: Tensor, chosen: Tensor, block: Tensor) -> float:
+    """Share of the block's other labels that would do less for the loss than the image's own; ties half."""
+    own = slopes.gather(1, chosen[:, None])
+    others = block.clone().scatter(1, chosen[:, None], False)
     worse = ((slopes > own) + 0.5 * (slopes == own)) * others
     return float((worse.sum(1) / others.sum(1)).mean())
+
+
+def kinship(slopes: Tensor, primary: Tensor, human: Tensor, block: Tensor) -> float:
+    """Adjusted R² of the human sub-classes inside the primary classes."""
+    centred = (slopes - (slopes * block).sum(1, keepdim=True) / block.sum(1, keepdim=True)) * block
+    (inside, free_inside), (total, free_total) = spread(centred.double(), human), spread(centred.double(), primary)
+    return 1 - (inside / free_inside) / (total / free_total)
+
+
+def spread(values: Tensor, group: Tensor) -> tuple[float, int]:
+    """Sum of squares about the groups' means, and its degrees of freedom."""
+    _, member = group.unique(return_inverse=True)
+    size = member.bincount()
+    means = torch.zeros(len(size), values.shape[1], dtype=values.dtype).index_add(0, member, values) / size[:, None]
+    return float((values - means[member]).square().sum()), len(values) - len(size)
 
 
 def main() -> None:
@@ -101,30 +147,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="digits, few steps")
     parser.add_argument("--root", type=Path, help="folder with cifar100.npz; the embedded digits without it")
-    parser.add_argument("--networks", type=int, default=3, help="of each labelling, each with a seed of its own")
+    parser.add_argument("--networks", type=int, default=5, help="of each labelling, each with a seed of its own")
     arguments = parser.parse_args()
     steps, networks = ([30], 2) if arguments.quick else ([250, 750], arguments.networks)
-    header(steps=steps, networks=networks, rooted=bool(arguments.root))
+    header(steps=steps, networks=networks, root=arguments.root and "given")
     data = small_data(arguments.root)
-    means: Votes = {}
+    means: Found = {}
     for seed in range(networks):
         makes: dict[str, Labeler] = {
-            "uniform": UniformLabels(),
             "human": HumanLabels(),
-            "random": RandomLabels(seed=seed),
             "cluster": ClusterLabels(start_epoch=0 if arguments.quick else 2, seed=seed),
+            "random": RandomLabels(seed=seed),
+            "uniform": UniformLabels(),
         }
-        for name, labeler in makes.items():
-            poll = Poll(name, steps, seed)
+        for trained_on, labeler in makes.items():
+            poll = Poll(steps, seed)
             train(data, labeler, poll)
-            for pair, found in poll.votes.items():
-                means.setdefault(pair, []).append(sum(found) / len(found))
-            print(f"network {seed}, trained on {name} labels", flush=True)
+            for name, found in poll.found.items():
+                means.setdefault(f"{trained_on}_{name}", []).append(sum(found) / len(found))
+            print(f"network {seed}, trained on {trained_on} labels", flush=True)
     figures: dict[str, float] = {}
-    for (trained_on, name), found in means.items():
+    for name, found in means.items():
         mean, error = mean_and_error(found)
-        print(f"trained on {trained_on:8s} vote for {name:8s} {mean:.3f} ± {error:.3f}")
-        figures |= {f"{trained_on}_{name}": mean, f"{trained_on}_{name}_error": error}
+        print(f"trained on {name.replace('_', ' labels, '):30s} {mean:+.4f} ± {error:.4f}")
+        figures |= {name: mean, f"{name}_error": error}
     report({name: round(value, 6) for name, value in figures.items()}, ok=True)
 
 
