@@ -7,12 +7,11 @@ class TrainingClock:
     """Wall time and processor time between `start` and `stop`, added up: a busy machine stretches the one alone.
 
     Attributes:
-        seconds: wall time.
-        cpu_seconds: processor time of this process.
+        spent: ``seconds`` of wall time, and ``cpu_seconds`` of this process on the processor.
     """
 
     def __init__(self) -> None:
-        self.seconds = self.cpu_seconds = 0.0
+        self.spent = {"seconds": 0.0, "cpu_seconds": 0.0}
         self.start()
 
     def start(self) -> None:
@@ -21,6 +20,6 @@ class TrainingClock:
 
     def stop(self) -> None:
         """Add what came since the last start."""
-        self.seconds += time.perf_counter() - self._started[0]
-        self.cpu_seconds += time.process_time() - self._started[1]
+        self.spent["seconds"] += time.perf_counter() - self._started[0]
+        self.spent["cpu_seconds"] += time.process_time() - self._started[1]
         self.start()

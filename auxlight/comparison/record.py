@@ -19,8 +19,6 @@ from auxlight.inspection.usage import label_usage
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.outputs import write_whole
 
-CLOCK = ("seconds", "cpu_seconds")
-
 
 class RunRecord(L.Callback):
     """Leaves `result.json` in a run's folder once it is finished; its curves survive an interruption.
@@ -105,7 +103,7 @@ class RunRecord(L.Callback):
         if labels is not None and isinstance(pl_module, AuxiliaryClassifier):
             found = label_usage(labels, pl_module.hierarchy)
             numbers |= {name: value for name, value in found.items() if math.isfinite(value)}
-        row = {"epoch": trainer.current_epoch, "seconds": self.clock.seconds, **logged(trainer), **numbers}
+        row = {"epoch": trainer.current_epoch, "seconds": self.clock.spent["seconds"], **logged(trainer), **numbers}
         self.epochs.append(row)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -147,8 +145,7 @@ class RunRecord(L.Callback):
             "test_accuracies": self.test_accuracies,
             "last_epochs": sum(self.test_accuracies) / self.last_epochs if self.last_epochs else None,
             "epochs": self.epochs,
-            "seconds": self.clock.seconds,
-            "cpu_seconds": self.clock.cpu_seconds,
+            **self.clock.spent,
             "device": device(trainer),
             "commit": " ".join(self.commits),
             "versions": versions(),
@@ -163,17 +160,20 @@ class RunRecord(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The curves, and how long they took."""
-        clock = {name: getattr(self.clock, name) for name in CLOCK}
-        return {**{name: getattr(self, name) for name in ("epochs", "test_accuracies", "commits")}, **clock}
+        return {
+            "epochs": self.epochs,
+            "test_accuracies": self.test_accuracies,
+            "commits": self.commits,
+            "spent": self.clock.spent,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with them; the test of an earlier epoch's checkpoint takes none away."""
         if self._fitted:
             return
-        state = dict(state_dict)
-        self.commits = list(dict.fromkeys([*state.pop("commits"), *self.commits]))  # a run of several says so
-        for name, value in state.items():
-            setattr(self.clock if name in CLOCK else self, name, value)
+        self.commits = list(dict.fromkeys([*state_dict["commits"], *self.commits]))  # a run of several says so
+        self.epochs, self.test_accuracies = state_dict["epochs"], state_dict["test_accuracies"]
+        self.clock.spent = dict(state_dict["spent"])
 
 
 def _epochs(trainer: L.Trainer) -> int | None:

@@ -4,7 +4,6 @@
 
 - `{{report STUDY}}`: a comparison's report.
 - `{{gap STUDY METHOD CONTROL}}`: a difference with its interval; CONTROL `best` is the one that validated best.
-- `{{tried STUDY KEY=VALUE …}}`: a table of the tuning's runs with these values, and of methods that have no such key.
 - `{{horizon LABELS …}}`, `{{votes LABELS …}}`: rows of `label_horizon.txt` and `label_votes.txt`.
 """
 
@@ -18,7 +17,7 @@ from pathlib import Path
 from auxlight.comparison.archive import unpack
 from auxlight.comparison.cli import read
 from auxlight.comparison.report import COLUMNS, best_control, gap_text, write_report
-from auxlight.comparison.results import LABELS, scores, table
+from auxlight.comparison.results import scores, table
 from auxlight.comparison.spec import Comparison
 from auxlight.comparison.statistics import differences
 
@@ -27,7 +26,6 @@ ROOT = HERE.parents[1]
 SMALL = ROOT / "configs/compare/small"
 # Those that are made of methods and a setting; the setting names the archive.
 PARTS = {name: ("methods", name) for name in ("cifar100_3", "cifar100_20", "cifar100_20_paper")}
-PARTS["candidates"] = ("candidates", "cifar100_3")
 
 
 class Study:
@@ -56,25 +54,6 @@ class Study:
         found = scores(self.rows, COLUMNS[self.comparison.protocol])
         control = best_control(self.comparison, self.rows) if control == "best" else control
         return gap_text(next(one for one in differences(found, control) if one.method == method))
-
-    def tried(self, *conditions: str) -> str:
-        """Runs of the tuning that meet them: validation accuracy, and what their labels were like."""
-        wanted = dict(condition.split("=") for condition in conditions)
-        runs = []
-        for run in self.comparison.tuning_runs():
-            setting = {key.split(".")[-1]: str(value) for key, value in run.setting.items()}
-            if all(setting.get(key, value) == value for key, value in wanted.items()):
-                runs.append(run)
-        absent = [run.name for run in runs if not run.result.is_file()]
-        if absent:
-            raise ValueError(f"The archive must have all runs that {conditions} asks for. Found none of {absent}.")
-        rows = table(self.comparison, runs)
-        names = [name for name in LABELS if name in rows and rows[name].notna().any()]
-        lines = [f"| method | validation | {' | '.join(names)} |", f"|{'---|' * (len(names) + 2)}"]
-        for _, row in rows.iterrows():
-            cells = ["" if row[name] != row[name] else f"{row[name]:.3g}" for name in names]
-            lines.append(f"| {row['method']} | {100 * row['validation_accuracy']:.1f} | {' | '.join(cells)} |")
-        return "\n".join(lines)
 
 
 def figures(name: str) -> dict[str, float]:

@@ -41,11 +41,10 @@ def test_every_kind_of_run_is_one_that_the_command_line_takes(monkeypatch, capsy
     """And its schedule ends with it."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["auxlight"])
-    study, reset = read(SMALL / "cifar100_3.yaml"), read(SMALL / "reset.yaml")
-    candidates = read_words([f"--config={SMALL / name}.yaml" for name in ("candidates", "cifar100_3")])[0]
-    runs = {run.method: run for one in (study, candidates) for run in one.tuning_runs()}
+    study, candidates, reset = (read(SMALL / f"{name}.yaml") for name in ("cifar100_3", "candidates", "reset"))
+    runs = {run.method: run for run in [*candidates.runs(), *study.tuning_runs()]}
     runs |= {run.method: run for run in reset.runs() if run.method in ("reset_batch", "online")}
-    assert len(runs) == 15 + 5 + 2
+    assert len(runs) == 15 + 6 + 2
     for run in runs.values():
         with pytest.raises(SystemExit) as stop:
             main(["fit", *run.words, "--print_config"])
@@ -54,11 +53,3 @@ def test_every_kind_of_run_is_one_that_the_command_line_takes(monkeypatch, capsy
         data, model = config["data"]["init_args"], config["model"]["init_args"]
         assert data["num_train"] == 5000 and config["trainer"]["max_epochs"] == 30 and model["depth"] == 11
         assert model["scheduler_interval"] == "epoch" and model["scheduler"]["init_args"]["total_steps"] == 30
-
-
-def test_candidates_share_the_controls_of_the_small_study():
-    """So that these are not run twice."""
-    mine, others = (yaml.safe_load((SMALL / f"{name}.yaml").read_text()) for name in ("methods", "candidates"))
-    shared = mine["methods"].keys() & others["methods"].keys()
-    assert {"single", "uniform", "random", "cluster", "human"} <= shared
-    assert all(mine["methods"][name] == others["methods"][name] for name in shared)
