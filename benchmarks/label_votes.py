@@ -2,18 +2,20 @@
 
     python benchmarks/label_votes.py [--quick] [--root DIR] [--networks N]
 
-Networks train on human, cluster, random and uniform labels. After 250 and 750 steps the exact look-ahead gradient
-(MAXL's hypergradient with `meta_split`, and what the influence reward pays for) says of every label of an image's block
-what a little more of it would do to the primary loss after the step, on held-out images. Of 2,000 training images:
+Networks train on human, random and uniform labels. After 250 and 750 steps the exact look-ahead gradient (MAXL's
+hypergradient with `meta_split`, and what the influence reward pays for) says of every label of an image's block what a
+little more of it would do to the primary loss after the step, on held-out images. Of 2,000 images each:
 
-- vote: the share of the block's other labels that are worse than the image's own. 0.5 is chance, 1 is the best label.
-- control: the same vote if the held-out images are asked for the loss on the labelling itself in place of the primary
-  loss. There a measurement that works must find the labels that can be told from an image, human ones and clusters.
-- kinship: the share of the gradient's variance inside a primary class (an image's mean over its block taken off) that
-  the human sub-classes explain, less what as many random groups would (an adjusted R²). 0: images of one human
-  sub-class want a label in common no more than any others do.
+- vote, on training images: the share of the block's other labels that are worse than the image's own. 0.5 is chance, 1
+  is the best label. By heart a network knows some of its own labels, and held-out images may vote against that.
+- fresh: the same on images that it has not trained on.
+- control: the same as fresh, if the held-out images are asked for the loss on the labelling itself in place of the
+  primary loss. A measurement that works must find human labels there.
+- kinship, on training images: the share of the gradient's variance inside a primary class (an image's mean over its
+  block taken off) that the human sub-classes explain, less what as many random groups would (an adjusted R²). 0: images
+  of one human sub-class want a label in common no more than any others do.
 
-Each poll has held-out images of its own. Printed are means over networks and their standard errors.
+Each poll has images of its own. Printed are means over networks and their standard errors.
 
 Real CIFAR-100 from a mirror in DIR, 3 primary classes, 5,000 images, VGG11 at a quarter of its width, a constant rate;
 the embedded digits without it. There is no target.
@@ -21,7 +23,6 @@ the embedded digits without it. There is no target.
 
 import argparse
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ from torch import Tensor
 
 from auxlight import (
     Batch,
-    ClusterLabels,
     HumanLabels,
     Labeler,
     LookAheadGradient,
@@ -46,7 +46,7 @@ from auxlight.lookahead import LookAhead
 from auxlight.modules.joint_losses import JointLosses
 from auxlight.networks.buffers import kept_buffers
 
-TRAIN, HELD_OUT = 20, 4  # batches of a poll
+LABELLED, HELD_OUT = 20, 4  # batches of a poll
 Found = dict[str, list[float]]  # figure → each poll's
 
 
@@ -77,39 +77,47 @@ class Poll(AtSteps):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         assert module.labelled_task is not None
         own = module.labelled_task.labeler
-        batches = list(itertools.islice(endless(data, f"poll {trainer.global_step}"), TRAIN))
-        meta = self.some(list(data.plain_batches("val")), trainer.global_step)
-        networks = {"vote": JointLosses(module)}
-        has_labels = not isinstance(own, UniformLabels)
-        if has_labels:
-            networks["control"] = Asked(module, {id(batch): labels(module, own, batch) for batch in meta})
-        slopes: dict[str, list[Tensor]] = {name: [] for name in networks}
-        for batch, (name, network) in itertools.product(batches, networks.items()):
-            slopes[name].append(self.slopes(trainer, module, network, batch, meta))
-        primary = torch.cat([batch.primary for batch in batches])
-        block = module.hierarchy.mask[primary]
-        if has_labels:
-            chosen = torch.cat([labels(module, own, batch) for batch in batches])
-            for name, found in slopes.items():
-                self.found.setdefault(name, []).append(vote(torch.cat(found), chosen, block))
-        human = torch.cat([batch.auxiliary for batch in batches])
-        self.found.setdefault("kinship", []).append(kinship(torch.cat(slopes["vote"]), primary, human, block))
+        step, hierarchy = LookAhead(trainer.optimizers[0]), module.hierarchy
+        trained = list(itertools.islice(endless(data, f"poll {trainer.global_step}"), LABELLED))
+        meta, fresh = self.unseen(list(data.plain_batches("val")), trainer.global_step)
+        on_trained = slopes(JointLosses(module), module, trained, meta, step)
+        primary, human = (torch.cat([getattr(batch, name) for batch in trained]) for name in ("primary", "auxiliary"))
+        self.note("kinship", kinship(on_trained, primary, human, hierarchy.mask[primary]))
+        if isinstance(own, UniformLabels):
+            return
+        asked = Asked(module, {id(batch): labels(module, own, batch) for batch in meta})
+        for name, found, batches in (
+            ("vote", on_trained, trained),
+            ("fresh", slopes(JointLosses(module), module, fresh, meta, step), fresh),
+            ("control", slopes(asked, module, fresh, meta, step), fresh),
+        ):
+            block = hierarchy.mask[torch.cat([batch.primary for batch in batches])]
+            self.note(name, vote(found, torch.cat([labels(module, own, batch) for batch in batches]), block))
 
-    def some(self, held_out: list[Batch], step: int) -> list[Batch]:
-        """A few batches that this poll alone asks."""
+    def note(self, name: str, value: float) -> None:
+        """A figure of this poll."""
+        self.found.setdefault(name, []).append(value)
+
+    def unseen(self, batches: list[Batch], step: int) -> tuple[list[Batch], list[Batch]]:
+        """Some to be asked and some to be labelled, this poll's own choice."""
         generator = torch.Generator().manual_seed(1000 * self.seed + step)
-        return [held_out[number] for number in torch.randperm(len(held_out), generator=generator)[:HELD_OUT].tolist()]
+        chosen = [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
+        return chosen[:HELD_OUT], chosen[HELD_OUT : HELD_OUT + LABELLED]
 
-    def slopes(
-        self, trainer: L.Trainer, module: MultiHeadVGG, network: JointLosses, batch: Batch, meta: Sequence[Batch]
-    ) -> Tensor:
-        """∂L_pri(θ⁺)/∂t (B, K), for the targets that the network trains on."""
-        assert module.labelled_task is not None
+
+def slopes(
+    network: JointLosses, module: MultiHeadVGG, batches: list[Batch], meta: list[Batch], step: LookAhead
+) -> Tensor:
+    """∂L_pri(θ⁺)/∂t (B, K), of each batch's own step, at the targets that the network trains on."""
+    assert module.labelled_task is not None
+    found = []
+    for batch in batches:
         with kept_buffers(module):
             with torch.no_grad():
                 target = module.labelled_task.labeler(batch, module.features(batch.image))
-            problem = MetaProblem(network, [batch], [target], meta, LookAhead(trainer.optimizers[0]), module.aux_weight)
-            return LookAheadGradient()(problem).targets[0].probabilities
+            problem = MetaProblem(network, [batch], [target], meta, step, module.aux_weight)
+            found.append(LookAheadGradient()(problem).targets[0].probabilities)
+    return torch.cat(found)
 
 
 @torch.no_grad()
@@ -156,7 +164,6 @@ def main() -> None:
     for seed in range(networks):
         makes: dict[str, Labeler] = {
             "human": HumanLabels(),
-            "cluster": ClusterLabels(start_epoch=0 if arguments.quick else 2, seed=seed),
             "random": RandomLabels(seed=seed),
             "uniform": UniformLabels(),
         }
