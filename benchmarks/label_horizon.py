@@ -17,6 +17,7 @@ import argparse
 import copy
 import itertools
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -123,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few branches of few steps")
     parser.add_argument("--root", type=Path, help="folder with cifar100.npz; the embedded digits without it")
-    parser.add_argument("--networks", type=int, default=4, help="each with a seed of its own")
+    parser.add_argument("--networks", type=int, default=5, help="each with a seed of its own")
     parser.add_argument("--branches", type=int, default=1, help="from each start of each network")
     arguments = parser.parse_args()
     starts, horizons, networks = [50, 250, 1000], [1, 5, 25, 125], arguments.networks
@@ -137,9 +138,9 @@ def main() -> None:
     for seed in range(networks):
         watch = Branches(seed, starts, horizons, arguments.branches)
         train(data, UniformLabels(), watch)
-        losses = {key: torch.tensor(found).double().mean() for key, found in watch.losses.items()}
+        losses = {key: fmean(found) for key, found in watch.losses.items()}
         for (other, name), kind, step in itertools.product(pairs, ("train", "held_out"), horizons):
-            gap = float(losses[name, step, kind] - losses[other, step, kind])
+            gap = losses[name, step, kind] - losses[other, step, kind]
             means.setdefault(f"{name}_{other}_{kind}_{step}", []).append(gap)
     figures: dict[str, float] = {}
     for name, found in means.items():

@@ -1,24 +1,26 @@
-"""Does a step of look-ahead vote for the labels that a network trains on, or for labels that like images share?
+"""What does the gradient of one step of look-ahead say of a labelling?
 
     python benchmarks/label_votes.py [--quick] [--root DIR] [--networks N]
 
 Networks train on human, random and uniform labels. After 250 and 750 steps the exact look-ahead gradient (MAXL's
 hypergradient with `meta_split`, and what the influence reward pays for) says of every label of an image's block what a
-little more of it would do to the primary loss after the step, on held-out images. Of 2,000 images each:
+little more of it would do to the primary loss of 400 held-out images, after a step on uniform labels (a step on an
+image's own label would already hold that label, and more of it would look worse). Of 2,000 images:
 
 - vote, on training images: the share of the block's other labels that are worse than the image's own. 0.5 is chance, 1
   is the best label. By heart a network knows some of its own labels, and held-out images may vote against that.
-- fresh: the same on images that it has not trained on.
+- fresh: the same on images that it has not trained on. Random labels must have 0.5 there.
 - control: the same as fresh, if the held-out images are asked for the loss on the labelling itself in place of the
-  primary loss. A measurement that works must find human labels there.
-- kinship, on training images: the share of the gradient's variance inside a primary class (an image's mean over its
-  block taken off) that the human sub-classes explain, less what as many random groups would (an adjusted R²). 0: images
-  of one human sub-class want a label in common no more than any others do.
+  primary loss: whether the measurement sees labels at all. A head that is calibrated on them leaves it little to see.
+- kinship, on training images: of the gradient inside a primary class (an image's mean over its block taken off, then
+  scaled to length 1), the share of the variance that the human sub-classes explain, less what as many random groups
+  would (an adjusted R²). 0: images of a sub-class rank labels no more alike than others of the class.
 
-Each poll has images of its own. Printed are means over networks and their standard errors.
+Printed are means over networks and their standard errors, and the same of human less random labels. Polls draw by
+chance from the same training and validation images, those of a seed the same ones: errors are over networks.
 
 Real CIFAR-100 from a mirror in DIR, 3 primary classes, 5,000 images, VGG11 at a quarter of its width, a constant rate;
-the embedded digits without it. There is no target.
+the embedded digits, and fewer images, without it. There is no target.
 """
 
 import argparse
@@ -29,10 +31,11 @@ from typing import Any
 import lightning as L
 import torch
 from common import header, report
-from small_study import AtSteps, endless, mean_and_error, small_data, train
-from torch import Tensor
+from small_study import AtSteps, mean_and_error, small_data, train
+from torch import Tensor, nn
 
 from auxlight import (
+    AuxiliaryTarget,
     Batch,
     HumanLabels,
     Labeler,
@@ -53,16 +56,16 @@ Found = dict[str, list[float]]  # figure → each poll's
 class Asked(JointLosses):
     """Whose held-out images have the loss on their labels for a primary loss."""
 
-    def __init__(self, module: MultiHeadVGG, labels: dict[int, Tensor]) -> None:
+    def __init__(self, module: MultiHeadVGG, answers: dict[int, Tensor]) -> None:
         super().__init__(module)
-        self.labels = labels  # id of a held-out batch → label of each image
+        self.answers = answers  # id of a held-out batch → label of each image
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Primary losses (B,), and auxiliary losses (B, K) of every class."""
         primary, auxiliary = super().forward(batch)
-        if id(batch) not in self.labels:
+        if id(batch) not in self.answers:
             return primary, auxiliary
-        return auxiliary.gather(1, self.labels[id(batch)][:, None])[:, 0], auxiliary
+        return auxiliary.gather(1, self.answers[id(batch)][:, None])[:, 0], auxiliary
 
 
 class Poll(AtSteps):
@@ -78,57 +81,57 @@ class Poll(AtSteps):
         assert module.labelled_task is not None
         own = module.labelled_task.labeler
         step, hierarchy = LookAhead(trainer.optimizers[0]), module.hierarchy
-        trained = list(itertools.islice(endless(data, f"poll {trainer.global_step}"), LABELLED))
+        trained = list(itertools.islice(data.training_batches(f"poll {trainer.global_step}", 0), LABELLED))
         meta, fresh = self.unseen(list(data.plain_batches("val")), trainer.global_step)
-        on_trained = slopes(JointLosses(module), module, trained, meta, step)
+        on_trained = gradient(JointLosses(module), module, trained, meta, step)
         primary, human = (torch.cat([getattr(batch, name) for batch in trained]) for name in ("primary", "auxiliary"))
         self.note("kinship", kinship(on_trained, primary, human, hierarchy.mask[primary]))
         if isinstance(own, UniformLabels):
             return
-        asked = Asked(module, {id(batch): labels(module, own, batch) for batch in meta})
-        for name, found, batches in (
+        asked = Asked(module, {id(batch): decided(module, own, batch) for batch in meta})
+        for name, slopes, batches in (
             ("vote", on_trained, trained),
-            ("fresh", slopes(JointLosses(module), module, fresh, meta, step), fresh),
-            ("control", slopes(asked, module, fresh, meta, step), fresh),
+            ("fresh", gradient(JointLosses(module), module, fresh, meta, step), fresh),
+            ("control", gradient(asked, module, fresh, meta, step), fresh),
         ):
             block = hierarchy.mask[torch.cat([batch.primary for batch in batches])]
-            self.note(name, vote(found, torch.cat([labels(module, own, batch) for batch in batches]), block))
+            self.note(name, vote(slopes, torch.cat([decided(module, own, batch) for batch in batches]), block))
 
     def note(self, name: str, value: float) -> None:
         """A figure of this poll."""
         self.found.setdefault(name, []).append(value)
 
     def unseen(self, batches: list[Batch], step: int) -> tuple[list[Batch], list[Batch]]:
-        """Some to be asked and some to be labelled, this poll's own choice."""
+        """Some to be asked and some to be labelled, by chance."""
         generator = torch.Generator().manual_seed(1000 * self.seed + step)
         chosen = [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
-        return chosen[:HELD_OUT], chosen[HELD_OUT : HELD_OUT + LABELLED]
+        asked = min(HELD_OUT, len(chosen) // 2)
+        return chosen[:asked], chosen[asked : asked + LABELLED]
 
 
-def slopes(
+def gradient(
     network: JointLosses, module: MultiHeadVGG, batches: list[Batch], meta: list[Batch], step: LookAhead
 ) -> Tensor:
-    """∂L_pri(θ⁺)/∂t (B, K), of each batch's own step, at the targets that the network trains on."""
-    assert module.labelled_task is not None
+    """∂L_pri(θ⁺)/∂t (B, K), of each batch's own step on uniform labels."""
     found = []
     for batch in batches:
+        block = module.hierarchy.mask[batch.primary].float()
+        target = AuxiliaryTarget(block / block.sum(1, keepdim=True), torch.ones(len(block)))
         with kept_buffers(module):
-            with torch.no_grad():
-                target = module.labelled_task.labeler(batch, module.features(batch.image))
             problem = MetaProblem(network, [batch], [target], meta, step, module.aux_weight)
             found.append(LookAheadGradient()(problem).targets[0].probabilities)
     return torch.cat(found)
 
 
 @torch.no_grad()
-def labels(module: MultiHeadVGG, labeler: Labeler, batch: Batch) -> Tensor:
-    """(B,), the most probable ones."""
+def decided(module: MultiHeadVGG, labeler: Labeler, batch: Batch) -> Tensor:
+    """(B,), the most probable labels."""
     with kept_buffers(module):
         return labeler(batch, module.features(batch.image)).probabilities.argmax(1)
 
 
 def vote(slopes: Tensor, chosen: Tensor, block: Tensor) -> float:
-    """Share of the block's other labels that would do less for the loss than the image's own; ties half."""
+    """Share of the block's other labels that would lower the loss less than the image's own does; ties count half."""
     own = slopes.gather(1, chosen[:, None])
     others = block.clone().scatter(1, chosen[:, None], False)
     worse = ((slopes > own) + 0.5 * (slopes == own)) * others
@@ -137,8 +140,9 @@ def vote(slopes: Tensor, chosen: Tensor, block: Tensor) -> float:
 
 def kinship(slopes: Tensor, primary: Tensor, human: Tensor, block: Tensor) -> float:
     """Adjusted R² of the human sub-classes inside the primary classes."""
-    centred = (slopes - (slopes * block).sum(1, keepdim=True) / block.sum(1, keepdim=True)) * block
-    (inside, free_inside), (total, free_total) = spread(centred.double(), human), spread(centred.double(), primary)
+    centred = ((slopes - (slopes * block).sum(1, keepdim=True) / block.sum(1, keepdim=True)) * block).double()
+    centred = nn.functional.normalize(centred)
+    (inside, free_inside), (total, free_total) = spread(centred, human), spread(centred, primary)
     return 1 - (inside / free_inside) / (total / free_total)
 
 
@@ -173,10 +177,13 @@ def main() -> None:
             for name, found in poll.found.items():
                 means.setdefault(f"{trained_on}_{name}", []).append(sum(found) / len(found))
             print(f"network {seed}, trained on {trained_on} labels", flush=True)
+    for name in ("vote", "fresh", "control"):
+        pairs = zip(means[f"human_{name}"], means[f"random_{name}"], strict=True)
+        means[f"human-random_{name}"] = [human - random for human, random in pairs]
     figures: dict[str, float] = {}
     for name, found in means.items():
         mean, error = mean_and_error(found)
-        print(f"trained on {name.replace('_', ' labels, '):30s} {mean:+.4f} ± {error:.4f}")
+        print(f"trained on {name.replace('_', ', '):30s} {mean:+.4f} ± {error:.4f}")
         figures |= {name: mean, f"{name}_error": error}
     report({name: round(value, 6) for name, value in figures.items()}, ok=True)
 
