@@ -164,7 +164,7 @@ class RunRecord(L.Callback):
             "epochs": self.epochs,
             "test_accuracies": self.test_accuracies,
             "commits": self.commits,
-            "spent": self.clock.spent,
+            "spent": dict(self.clock.spent),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ class RunRecord(L.Callback):
             return
         self.commits = list(dict.fromkeys([*state_dict["commits"], *self.commits]))  # a run of several says so
         self.epochs, self.test_accuracies = state_dict["epochs"], state_dict["test_accuracies"]
-        self.clock.spent = dict(state_dict["spent"])
+        self.clock.spent = state_dict["spent"]
 
 
 def _epochs(trainer: L.Trainer) -> int | None:
