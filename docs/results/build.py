@@ -4,7 +4,8 @@
 
 - `{{report STUDY}}`: a comparison's report.
 - `{{gap STUDY METHOD CONTROL}}`: a difference with its interval; CONTROL `best` is the one that validated best.
-- `{{horizon LABELS …}}`, `{{votes LABELS …}}`: rows of `label_horizon.txt` and `label_votes.txt`.
+- `{{horizon LABELS-LABELS …}}`, `{{votes LABELS …}}`: rows of `label_horizon.txt` and `label_votes.txt`;
+  `LABELS:FIGURE,…` has these figures alone.
 """
 
 import json
@@ -24,8 +25,7 @@ from auxlight.comparison.statistics import differences
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SMALL = ROOT / "configs/compare/small"
-# Those that are made of methods and a setting; the setting names the archive.
-PARTS = {name: ("methods", name) for name in ("cifar100_3", "cifar100_20", "cifar100_20_paper")}
+TUNED = ("cifar100_3", "cifar100_20", "cifar100_20_paper")  # settings of `methods.yaml`
 
 
 class Study:
@@ -34,10 +34,10 @@ class Study:
     def __init__(self, name: str, scratch: Path, plots: bool) -> None:
         self.name = name
         self.plots = plots
-        files = PARTS.get(name, (name,))
+        files = ("methods", name) if name in TUNED else (name,)
         words = [word for file in files for word in ("--config", str(SMALL / f"{file}.yaml"))]
         self.comparison: Comparison = read([*words, f"--folder={scratch / name}"])[0]
-        unpack(self.comparison, HERE / files[-1])
+        unpack(self.comparison, HERE / name)
         self.rows = table(self.comparison)
 
     def report(self) -> str:
@@ -62,24 +62,29 @@ def figures(name: str) -> dict[str, float]:
     return found
 
 
-def with_errors(found: dict[str, float], label: str, keys: list[str], form: str) -> str:
-    """A row of a table: figures with their errors."""
-    cells = [f"{found[key]:{form}} ± {found[f'{key}_error']:{form.lstrip('+')}}" for key in keys]
-    return f"| {label} | {' | '.join(cells)} |"
+def cell(found: dict[str, float], key: str, form: str) -> str:
+    """A figure with its error."""
+    return f"{found[key]:{form}} ± {found[f'{key}_error']:{form.lstrip('+')}}"
 
 
-def horizon(*labels: str) -> str:
+def horizon(*pairs: str) -> str:
     """Rows of `benchmarks/label_horizon.py`'s differences on held-out images."""
-    found = figures("label_horizon.txt")
-    steps = (1, 5, 25, 125)
-    return "\n".join(with_errors(found, one, [f"{one}_held_out_{step}" for step in steps], "+.4f") for one in labels)
+    found, rows = figures("label_horizon.txt"), []
+    for pair in pairs:
+        keys = [f"{pair.replace('-', '_')}_held_out_{step}" for step in (1, 5, 25, 125)]
+        rows.append(" | ".join([pair.replace("-", " − "), *(cell(found, key, "+.4f") for key in keys)]))
+    return "\n".join(f"| {row} |" for row in rows)
 
 
 def votes(*labels: str) -> str:
-    """Rows of `benchmarks/label_votes.py`: networks that train on these labels, and how they vote for others."""
-    found = figures("label_votes.txt")
-    names = ("human", "random", "cluster")
-    return "\n".join(with_errors(found, one, [f"{one}_{name}" for name in names], ".3f") for one in labels)
+    """Rows of `benchmarks/label_votes.py`: of networks that train on these labels."""
+    found, rows = figures("label_votes.txt"), []
+    for one in labels:
+        name, _, only = one.partition(":")
+        wanted = ("vote", "fresh", "control", "kinship")
+        cells = [cell(found, f"{name}_{key}", ".3f") if not only or key in only.split(",") else "" for key in wanted]
+        rows.append(" | ".join([name.replace("-", " − "), *cells]))
+    return "\n".join(f"| {row} |" for row in rows)
 
 
 def build(template: str, plots: bool = True) -> str:
