@@ -8,7 +8,8 @@ little more of it would do to the primary loss of 400 held-out images, after a s
 image's own label would already hold that label, and more of it would look worse). Of 2,000 images:
 
 - vote, on training images: the share of the block's other labels that are worse than the image's own. 0.5 is chance, 1
-  is the best label. By heart a network knows some of its own labels, and held-out images may vote against that.
+  is the best label. By heart a network knows some of its own labels, which moves this figure: random
+  ones need not have 0.5 here.
 - fresh: the same on images that it has not trained on. Random labels must have 0.5 there.
 - control: the same as fresh, if the held-out images are asked for the loss on the labelling itself in place of the
   primary loss: whether the measurement sees labels at all. A head that is calibrated on them leaves it little to see.
