@@ -101,7 +101,7 @@ def build(template: str, plots: bool = True) -> str:
                 studies[name] = Study(name, Path(scratch), plots)
             return str(getattr(studies[name], what)(*rest))
 
-        return re.sub(r"\{\{(.+?)\}\}", value, template)
+        return re.sub(r"\{\{(.+?)\}\}", value, template, flags=re.DOTALL)
 
 
 PIECES: dict[str, Callable[..., str]] = {"horizon": horizon, "votes": votes}
