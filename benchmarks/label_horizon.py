@@ -16,6 +16,8 @@ rewards and look-aheads stand on.
 import argparse
 import copy
 import itertools
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 import lightning as L
 import torch
 from common import header, report
-from small_study import RECIPE, AtSteps, endless, mean_and_error, settle, small_data, train
+from small_study import RECIPE, AtSteps, mean_and_error, small_data, train
 from torch.optim import SGD
 
 from auxlight import (
@@ -109,6 +111,19 @@ class Branches(AtSteps):
             if step in self.horizons:
                 for kind, seen in images.items():
                     self.losses.setdefault((name, step, kind), []).append(primary_loss(network, seen))
+
+
+def settle(labelers: Iterable[Labeler], module: MultiHeadVGG, data: Any) -> None:
+    """Bind labelers to a network as it is, and let them see the training images."""
+    for labeler in labelers:
+        labeler.bind(module.hierarchy, module.trunk, module.feature_dim)
+        labeler.before_step(0, None, module.trunk, partial(data.plain_batches, "train"))
+
+
+def endless(data: Any, stream: str) -> Iterator[Batch]:
+    """Training batches, in an order of their own."""
+    for number in itertools.count():
+        yield from data.training_batches(stream, number)
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ little more of it would do to the primary loss of 400 held-out images, after a s
 image's own label would already hold that label, and more of it would look worse). Of 2,000 images:
 
 - vote, on training images: the share of the block's other labels that are worse than the image's own. 0.5 is chance, 1
-  is the best label. By heart a network knows some of its own labels, which moves this figure: random
-  ones need not have 0.5 here.
+  is the best label. By heart a network knows some of its own labels, which moves this figure: random ones need not have
+  0.5 here.
 - fresh: the same on images that it has not trained on. Random labels must have 0.5 there.
 - control: the same as fresh, if the held-out images are asked for the loss on the labelling itself in place of the
   primary loss: whether the measurement sees labels at all. A head that is calibrated on them leaves it little to see.
@@ -36,7 +36,6 @@ from small_study import AtSteps, mean_and_error, small_data, train
 from torch import Tensor, nn
 
 from auxlight import (
-    AuxiliaryTarget,
     Batch,
     HumanLabels,
     Labeler,
@@ -90,13 +89,12 @@ class Poll(AtSteps):
         if isinstance(own, UniformLabels):
             return
         asked = Asked(module, {id(batch): decided(module, own, batch) for batch in meta})
-        for name, slopes, batches in (
-            ("vote", on_trained, trained),
-            ("fresh", gradient(JointLosses(module), module, fresh, meta, step), fresh),
-            ("control", gradient(asked, module, fresh, meta, step), fresh),
-        ):
-            block = hierarchy.mask[torch.cat([batch.primary for batch in batches])]
-            self.note(name, vote(slopes, torch.cat([decided(module, own, batch) for batch in batches]), block))
+        block = hierarchy.mask[primary]
+        self.note("vote", vote(on_trained, torch.cat([decided(module, own, batch) for batch in trained]), block))
+        block = hierarchy.mask[torch.cat([batch.primary for batch in fresh])]
+        chosen = torch.cat([decided(module, own, batch) for batch in fresh])
+        for name, network in (("fresh", JointLosses(module)), ("control", asked)):
+            self.note(name, vote(gradient(network, module, fresh, meta, step), chosen, block))
 
     def note(self, name: str, value: float) -> None:
         """A figure of this poll."""
@@ -114,10 +112,10 @@ def gradient(
     network: JointLosses, module: MultiHeadVGG, batches: list[Batch], meta: list[Batch], step: LookAhead
 ) -> Tensor:
     """∂L_pri(θ⁺)/∂t (B, K), of each batch's own step on uniform labels."""
-    found = []
+    uniform, found = UniformLabels(), []
+    uniform.bind(module.hierarchy, module.trunk, module.feature_dim)
     for batch in batches:
-        block = module.hierarchy.mask[batch.primary].float()
-        target = AuxiliaryTarget(block / block.sum(1, keepdim=True), torch.ones(len(block)))
+        target = uniform(batch, batch.image)  # whose features it does not look at
         with kept_buffers(module):
             problem = MetaProblem(network, [batch], [target], meta, step, module.aux_weight)
             found.append(LookAheadGradient()(problem).targets[0].probabilities)

@@ -1,11 +1,9 @@
 """Setting (a) of the small study without its schedule, for benchmarks that look into a network as it trains."""
 
-import itertools
 import logging
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,19 +53,6 @@ def train(data: Any, labeler: Labeler, watch: AtSteps) -> None:
     module = MultiHeadVGG(data.hierarchy, labeler=labeler, focal_gamma=0.0, optimizer=optimizer, **size)
     quiet = QUIET | {"limit_val_batches": 0, "num_sanity_val_steps": 0}
     L.Trainer(max_epochs=-1, callbacks=[watch], **quiet).fit(module, data)
-
-
-def settle(labelers: Iterable[Labeler], module: MultiHeadVGG, data: Any) -> None:
-    """Bind labelers to a network as it is, and let them see the training images."""
-    for labeler in labelers:
-        labeler.bind(module.hierarchy, module.trunk, module.feature_dim)
-        labeler.before_step(0, None, module.trunk, partial(data.plain_batches, "train"))
-
-
-def endless(data: Any, stream: str) -> Iterator[Batch]:
-    """Training batches, in an order of their own."""
-    for number in itertools.count():
-        yield from data.training_batches(stream, number)
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:
