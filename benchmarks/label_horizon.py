@@ -40,7 +40,12 @@ from auxlight import (
 from auxlight.networks.buffers import evaluation_mode
 
 Losses = dict[tuple[str, int, str], list[float]]  # (labels, steps, images) → loss of each branch
-AGAINST = {"uniform": ["human", "cluster", "random", "none"], "random": ["human"], "none": ["human"]}
+AGAINST = {
+    "uniform": ["human", "cluster", "random", "none"],
+    "random": ["human"],
+    "none": ["human"],
+    "cluster": ["human"],
+}
 
 
 class Branches(AtSteps):

@@ -2,10 +2,12 @@
 
     python benchmarks/label_votes.py [--quick] [--root DIR] [--networks N]
 
-Networks train on human, random and uniform labels. After 250 and 750 steps the exact look-ahead gradient (MAXL's
-hypergradient with `meta_split`, and what the influence reward pays for) says of every label of an image's block what a
-little more of it would do to the primary loss of 400 held-out images, after a step on uniform labels (a step on an
-image's own label would already hold that label, and more of it would look worse). Of 2,000 images:
+Networks train on human, random and uniform labels, and on clusters of each primary class: in the features of the
+untrained network (looks), or in their own after 4 epochs as in the small study (cluster). After 250 and 750 steps the
+exact look-ahead gradient (MAXL's hypergradient with `meta_split`, and what the influence reward pays for) says of every
+label of an image's block what a little more of it would do to the primary loss of 400 held-out images, after a step on
+uniform labels (a step on an image's own label would already hold that label, and more of it would look worse). Of 2,000
+images:
 
 - vote, on training images: the share of the block's other labels that are worse than the image's own. 0.5 is chance, 1
   is the best label. By heart a network knows some of its own labels, which moves this figure: random ones need not have
@@ -13,11 +15,13 @@ image's own label would already hold that label, and more of it would look worse
 - fresh: the same on images that it has not trained on. Random labels must have 0.5 there.
 - control: the same as fresh, if the held-out images are asked for the loss on the labelling itself in place of the
   primary loss: whether the measurement sees labels at all. A head that is calibrated on them leaves it little to see.
+- known, on fresh images: the share whose label is the auxiliary head's first choice in its block, how well the network
+  can predict the labelling. What ranks a labelling high only for that reason asks for easy labels, not for useful ones.
 - kinship, on training images: of the gradient inside a primary class (an image's mean over its block taken off, then
   scaled to length 1), the share of the variance that the human sub-classes explain, less what as many random groups
   would (an adjusted R²). 0: images of a sub-class rank labels no more alike than others of the class.
 
-Printed are means over networks and their standard errors, and the same of human less random labels. Polls draw by
+Printed are means over networks and their standard errors, and the same of human less other labels. Polls draw by
 chance from the same training and validation images, those of a seed the same ones: errors are over networks.
 
 Real CIFAR-100 from a mirror in DIR, 3 primary classes, 5,000 images, VGG11 at a quarter of its width, a constant rate;
@@ -34,9 +38,11 @@ import torch
 from common import header, report
 from small_study import AtSteps, mean_and_error, small_data, train
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from auxlight import (
     Batch,
+    ClusterLabels,
     HumanLabels,
     Labeler,
     LookAheadGradient,
@@ -47,7 +53,7 @@ from auxlight import (
 from auxlight.hypergradient import MetaProblem
 from auxlight.lookahead import LookAhead
 from auxlight.modules.joint_losses import JointLosses
-from auxlight.networks.buffers import kept_buffers
+from auxlight.networks.buffers import evaluation_mode, kept_buffers
 
 LABELLED, HELD_OUT = 20, 4  # batches of a poll
 Found = dict[str, list[float]]  # figure → each poll's
@@ -80,10 +86,10 @@ class Poll(AtSteps):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         assert module.labelled_task is not None
         own = module.labelled_task.labeler
-        step, hierarchy = LookAhead(trainer.optimizers[0]), module.hierarchy
+        optimizer, hierarchy = trainer.optimizers[0], module.hierarchy
         trained = list(itertools.islice(data.training_batches(f"poll {trainer.global_step}", 0), LABELLED))
-        meta, fresh = self.unseen(list(data.plain_batches("val")), trainer.global_step)
-        on_trained = gradient(JointLosses(module), module, trained, meta, step)
+        meta, fresh = unseen(list(data.plain_batches("val")), 1000 * self.seed + trainer.global_step)
+        on_trained = gradient(JointLosses(module), module, trained, meta, optimizer)
         primary, human = (torch.cat([getattr(batch, name) for batch in trained]) for name in ("primary", "auxiliary"))
         self.note("kinship", kinship(on_trained, primary, human, hierarchy.mask[primary]))
         if isinstance(own, UniformLabels):
@@ -94,22 +100,23 @@ class Poll(AtSteps):
         block = hierarchy.mask[torch.cat([batch.primary for batch in fresh])]
         chosen = torch.cat([decided(module, own, batch) for batch in fresh])
         for name, network in (("fresh", JointLosses(module)), ("control", asked)):
-            self.note(name, vote(gradient(network, module, fresh, meta, step), chosen, block))
+            self.note(name, vote(gradient(network, module, fresh, meta, optimizer), chosen, block))
+        self.note("known", known(module, fresh, chosen, block))
 
     def note(self, name: str, value: float) -> None:
         """A figure of this poll."""
         self.found.setdefault(name, []).append(value)
 
-    def unseen(self, batches: list[Batch], step: int) -> tuple[list[Batch], list[Batch]]:
-        """Some to be asked and some to be labelled, by chance."""
-        generator = torch.Generator().manual_seed(1000 * self.seed + step)
-        chosen = [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
-        asked = min(HELD_OUT, len(chosen) // 2)
-        return chosen[:asked], chosen[asked : asked + LABELLED]
+
+def unseen(batches: list[Batch], seed: int) -> tuple[list[Batch], list[Batch]]:
+    """Some to be asked and some to be labelled, by chance."""
+    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(seed)).tolist()
+    asked = min(HELD_OUT, len(order) // 2)
+    return [batches[i] for i in order[:asked]], [batches[i] for i in order[asked : asked + LABELLED]]
 
 
 def gradient(
-    network: JointLosses, module: MultiHeadVGG, batches: list[Batch], meta: list[Batch], step: LookAhead
+    network: JointLosses, module: MultiHeadVGG, batches: list[Batch], meta: list[Batch], optimizer: Optimizer
 ) -> Tensor:
     """∂L_pri(θ⁺)/∂t (B, K), of each batch's own step on uniform labels."""
     uniform, found = UniformLabels(), []
@@ -117,7 +124,7 @@ def gradient(
     for batch in batches:
         target = uniform(batch, batch.image)  # whose features it does not look at
         with kept_buffers(module):
-            problem = MetaProblem(network, [batch], [target], meta, step, module.aux_weight)
+            problem = MetaProblem(network, [batch], [target], meta, LookAhead(optimizer), module.aux_weight)
             found.append(LookAheadGradient()(problem).targets[0].probabilities)
     return torch.cat(found)
 
@@ -135,6 +142,15 @@ def vote(slopes: Tensor, chosen: Tensor, block: Tensor) -> float:
     others = block.clone().scatter(1, chosen[:, None], False)
     worse = ((slopes > own) + 0.5 * (slopes == own)) * others
     return float((worse.sum(1) / others.sum(1)).mean())
+
+
+@torch.no_grad()
+def known(module: MultiHeadVGG, batches: list[Batch], chosen: Tensor, block: Tensor) -> float:
+    """Share of images of whose block the auxiliary head ranks the chosen label first, in evaluation mode."""
+    assert module.labelled_task is not None
+    with evaluation_mode(module):
+        logits = torch.cat([module.labelled_task.head(module.features(batch.image)) for batch in batches])
+    return float((logits.masked_fill(~block, -torch.inf).argmax(1) == chosen).float().mean())
 
 
 def kinship(slopes: Tensor, primary: Tensor, human: Tensor, block: Tensor) -> float:
@@ -169,6 +185,8 @@ def main() -> None:
             "human": HumanLabels(),
             "random": RandomLabels(seed=seed),
             "uniform": UniformLabels(),
+            "looks": ClusterLabels(start_epoch=0, seed=seed),
+            "cluster": ClusterLabels(start_epoch=4, seed=seed),
         }
         for trained_on, labeler in makes.items():
             poll = Poll(steps, seed)
@@ -176,9 +194,9 @@ def main() -> None:
             for name, found in poll.found.items():
                 means.setdefault(f"{trained_on}_{name}", []).append(sum(found) / len(found))
             print(f"network {seed}, trained on {trained_on} labels", flush=True)
-    for name in ("vote", "fresh", "control"):
-        pairs = zip(means[f"human_{name}"], means[f"random_{name}"], strict=True)
-        means[f"human-random_{name}"] = [human - random for human, random in pairs]
+    for other, name in itertools.product(("random", "looks", "cluster"), ("vote", "fresh", "control", "known")):
+        pairs = zip(means[f"human_{name}"], means[f"{other}_{name}"], strict=True)
+        means[f"human-{other}_{name}"] = [human - less for human, less in pairs]
     figures: dict[str, float] = {}
     for name, found in means.items():
         mean, error = mean_and_error(found)

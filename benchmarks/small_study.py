@@ -13,7 +13,7 @@ import torch
 from agent_epoch import QUIET
 from torch.optim import SGD
 
-from auxlight import Batch, CIFAR100SuperclassDataModule, DigitsDataModule, Labeler, MultiHeadVGG
+from auxlight import Batch, CIFAR100SuperclassDataModule, DigitsDataModule, Labeler, LabelHierarchy, MultiHeadVGG
 
 RECIPE: dict[str, Any] = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 
@@ -43,14 +43,14 @@ def small_data(root: Path | None) -> Any:
     return CIFAR100SuperclassDataModule(root, num_train=5000, primary_level=3)
 
 
-def train(data: Any, labeler: Labeler, watch: AtSteps) -> None:
-    """Until `watch` ends it, at a constant rate."""
+def train(data: Any, labeler: Labeler, watch: AtSteps, hierarchy: LabelHierarchy | None = None) -> None:
+    """Until `watch` ends it, at a constant rate; with the data's own blocks of labels, if no others are given."""
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     L.seed_everything(watch.seed, verbose=False)
     optimizer = partial(SGD, lr=0.05, **RECIPE)
     size: dict[str, Any] = {"depth": 11, "width": 0.25}
-    module = MultiHeadVGG(data.hierarchy, labeler=labeler, focal_gamma=0.0, optimizer=optimizer, **size)
+    module = MultiHeadVGG(hierarchy or data.hierarchy, labeler=labeler, focal_gamma=0.0, optimizer=optimizer, **size)
     quiet = QUIET | {"limit_val_batches": 0, "num_sanity_val_steps": 0}
     L.Trainer(max_epochs=-1, callbacks=[watch], **quiet).fit(module, data)
 

@@ -4,8 +4,8 @@
 
 - `{{report STUDY}}`: a comparison's report.
 - `{{gap STUDY METHOD CONTROL}}`: a difference with its interval; CONTROL `best` is the one that validated best.
-- `{{horizon LABELS-LABELS …}}`, `{{votes LABELS …}}`: rows of `label_horizon.txt` and `label_votes.txt`;
-  `LABELS:FIGURE,…` has these figures alone.
+- `{{horizon LABELS-LABELS …}}`, `{{votes LABELS …}}`, `{{duels LABELS-LABELS …}}`: rows of `label_horizon.txt`,
+  `label_votes.txt` and `label_duel.txt`; `LABELS:FIGURE,…` has these figures alone.
 """
 
 import json
@@ -81,9 +81,18 @@ def votes(*labels: str) -> str:
     found, rows = figures("label_votes.txt"), []
     for one in labels:
         name, _, only = one.partition(":")
-        wanted = ("vote", "fresh", "control", "kinship")
+        wanted = ("vote", "fresh", "control", "known", "kinship")
         cells = [cell(found, f"{name}_{key}", ".3f") if not only or key in only.split(",") else "" for key in wanted]
         rows.append(" | ".join([name.replace("-", " − "), *cells]))
+    return "\n".join(f"| {row} |" for row in rows)
+
+
+def duels(*pairs: str) -> str:
+    """Rows of `benchmarks/label_duel.py`: how well either labelling is known, how often the first is preferred."""
+    found, rows = figures("label_duel.txt"), []
+    for pair in pairs:
+        keys = [*(f"{name}_known" for name in pair.split("-")), f"{pair}_duel", f"{pair}_batch"]
+        rows.append(" | ".join([pair.replace("-", " or "), *(cell(found, key, ".2f") for key in keys)]))
     return "\n".join(f"| {row} |" for row in rows)
 
 
@@ -104,7 +113,7 @@ def build(template: str, plots: bool = True) -> str:
         return re.sub(r"\{\{(.+?)\}\}", value, template, flags=re.DOTALL)
 
 
-PIECES: dict[str, Callable[..., str]] = {"horizon": horizon, "votes": votes}
+PIECES: dict[str, Callable[..., str]] = {"horizon": horizon, "votes": votes, "duels": duels}
 
 if __name__ == "__main__":
     (ROOT / "RESULTS.md").write_text(build((HERE / "template.md").read_text()))
