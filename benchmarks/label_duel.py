@@ -1,33 +1,37 @@
-"""If a learner is offered good labels on a plate, does the gradient of one step take them?
+"""Which of several labellings does the gradient of one step want more of?
 
     python benchmarks/label_duel.py [--quick] [--root DIR] [--networks N] [--seed S]
 
-Each network trains on four labellings at once, a quarter of the target each, in places of their own: human labels;
-clusters of each primary class in the network's own features after 4 epochs, as in the small study; clusters in those of
-the untrained network (looks); random labels. After 500 and 1,000 steps the exact look-ahead gradient (see
-`label_votes.py`, whose `--help` explains it) says what a little more of each would do to the primary loss of held-out
-images, after a step on uniform labels. Of 2,000 images that the network has not trained on:
+Each network trains on four labellings at once, an equal share of the target each, in places of their own: human labels;
+clusters of each primary class in the network's own features after 4 epochs of 50 steps, as in the small study, which
+have no share before; clusters in those of the untrained network (looks); random labels. After 500 and 1,000 steps the
+exact look-ahead gradient (as in `label_votes.py`) says what a little more of each label would do to the primary loss of
+held-out images, after a step on uniform labels. Of 2,000 images that the network has not trained on:
 
-- duel: the share for which the first labelling's label is the better one. 0.5: no preference. What learns image by
-  image follows it.
-- batch: the share of batches (of 100 images, two times twenty for each network) in which the first is better on
-  average. What learns one thing for all images follows it.
+- duel: the share for which the first labelling's label is the better one; batch: the share of batches of 100 for which
+  its labels are the better ones on average.
+- shuffled: the same two with the labels of each labelling exchanged among the images of a primary class. What the duel
+  has beyond it, it has by the images; the rest is a preference for some rows of the head, whatever the image.
+- first order: the same two as duel and batch where the step is so small that it leads nowhere. A step on uniform labels
+  takes from the head what it knows, which the gradient may only want back.
 - known: the share whose label is the auxiliary head's first choice among those of its labelling and block.
+- norm: the mean length of the labels' rows in the head's last layer.
 
-Printed are means over networks, and their standard errors.
+Printed are means over networks, and their standard errors. All networks have the same split of the data.
 
 Real CIFAR-100 from a mirror in DIR, 3 primary classes, 5,000 images, VGG11 at a quarter of its width, a constant rate;
 the embedded digits, and fewer images, without it. There is no target.
 """
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from common import header, report
-from label_votes import gradient, unseen
+from label_gradient import FIRST_ORDER, gradient, known, preferred, shuffled, unseen
 from small_study import AtSteps, mean_and_error, small_data, train
 from torch import Tensor, nn
 
@@ -45,6 +49,7 @@ from auxlight.labelers.base import Images
 from auxlight.modules.joint_losses import JointLosses
 from auxlight.networks.buffers import evaluation_mode, kept_buffers
 
+DRAWS = 10  # of labels that change places
 DUELS = ["human-cluster", "human-looks", "human-random", "cluster-random", "looks-random"]
 
 
@@ -80,15 +85,17 @@ class SideBySide(Labeler):
         for part in self.parts.values():
             part.before_step(epoch, epochs, trunk, images)  # type: ignore[operator]
 
-    def chosen(self, batch: Batch, features: Tensor) -> Tensor:
-        """Each labelling's label, (parts, B)."""
-        labels = [part(batch, features).probabilities.argmax(1) for part in self.parts.values()]
-        return torch.stack([row[label] for row, label in zip(self.place, labels, strict=True)])
+    def chosen(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Each labelling's label and weight, (parts, B) both."""
+        targets = [part(batch, features) for part in self.parts.values()]
+        labels = [row[target.probabilities.argmax(1)] for row, target in zip(self.place, targets, strict=True)]
+        return torch.stack(labels), torch.stack([target.weight for target in targets])
 
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
         """See `Labeler.forward`."""
-        chosen = self.chosen(batch, features).T
-        shares = torch.zeros(len(chosen), self.hierarchy.num_auxiliary).scatter(1, chosen, 1 / chosen.shape[1])
+        chosen, weight = self.chosen(batch, features)
+        shares = torch.zeros(len(batch.primary), self.hierarchy.num_auxiliary)
+        shares = shares.scatter(1, chosen.T, (weight / weight.sum(0)).T)
         return AuxiliaryTarget(shares, shares.new_ones(len(shares)))
 
 
@@ -104,29 +111,41 @@ class Duels(AtSteps):
         assert module.labelled_task is not None
         own, head = module.labelled_task.labeler, module.labelled_task.head
         assert isinstance(own, SideBySide)
+        rows = list(head.parameters())[-2]  # the last layer's
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         meta, fresh = unseen(list(data.plain_batches("val")), 1000 * self.seed + trainer.global_step)
-        slopes = gradient(JointLosses(module), module, fresh, meta, trainer.optimizers[0])
         with torch.no_grad(), kept_buffers(module), evaluation_mode(module):
             features = [module.features(batch.image) for batch in fresh]
-            chosen = torch.cat([own.chosen(*pair) for pair in zip(fresh, features, strict=True)], dim=1)
+            answers = [own.chosen(*pair) for pair in zip(fresh, features, strict=True)]
             logits = head(torch.cat(features))
-        block = module.hierarchy.mask[torch.cat([batch.primary for batch in fresh])]
-        slope = dict(zip(own.parts, slopes.gather(1, chosen.T).T, strict=True))
-        for name, place, label in zip(own.parts, own.place, chosen, strict=True):
-            elsewhere = torch.ones(logits.shape[1], dtype=torch.bool).scatter(0, place, False)
-            first = logits.masked_fill(~block | elsewhere, -torch.inf).argmax(1)
-            self.note(f"{name}_known", first == label)
-        for pair in DUELS:
-            one, other = (slope[name] for name in pair.split("-"))
-            self.note(f"{pair}_duel", (one < other) + 0.5 * (one == other))
-            self.note(
-                f"{pair}_batch", torch.stack([part.mean() for part in (other - one).split(len(fresh[0].image))]) > 0
-            )
+        assert all(weight.min() > 0 for _, weight in answers)
+        chosen = dict(zip(own.parts, torch.cat([label for label, _ in answers], dim=1), strict=True))
+        primary = torch.cat([batch.primary for batch in fresh])
+        for name, place in zip(own.parts, own.place, strict=True):
+            there = torch.zeros(logits.shape[1], dtype=torch.bool).scatter(0, place, True)
+            self.note(f"{name}_known", known(logits, chosen[name], module.hierarchy.mask[primary] & there))
+            self.note(f"{name}_norm", float(rows[chosen[name]].norm(dim=1).mean()))
+        sizes = [len(batch.image) for batch in fresh]
+        for kind, lr in (("", None), ("first_order_", FIRST_ORDER)):
+            slopes = gradient(JointLosses(module), module, fresh, meta, trainer.optimizers[0], lr)
+            self.fight(kind, [{name: slopes.gather(1, label[:, None])[:, 0] for name, label in chosen.items()}], sizes)
+            draws = []
+            for draw in range(DRAWS):
+                mixed = {name: shuffled(label, primary, draw) for name, label in chosen.items()}
+                draws.append({name: slopes.gather(1, label[:, None])[:, 0] for name, label in mixed.items()})
+            self.fight(f"{kind}shuffled_", draws, sizes)
 
-    def note(self, name: str, values: Tensor) -> None:
-        """A share of this poll."""
-        self.found.setdefault(name, []).append(float(values.float().mean()))
+    def fight(self, kind: str, draws: list[dict[str, Tensor]], sizes: list[int]) -> None:
+        """All duels, by each labelling's slopes (B,); means over the draws."""
+        for pair in DUELS:
+            one, other = pair.split("-")
+            shares = [preferred(slopes[one], slopes[other], sizes) for slopes in draws]
+            for name, values in zip(("duel", "batch"), zip(*shares, strict=True), strict=True):
+                self.note(f"{pair}_{kind}{name}", sum(values) / len(values))
+
+    def note(self, name: str, value: float) -> None:
+        """A figure of this poll."""
+        self.found.setdefault(name, []).append(value)
 
 
 def main() -> None:
@@ -154,10 +173,13 @@ def main() -> None:
         for name, found in duels.found.items():
             means.setdefault(name, []).append(sum(found) / len(found))
         print(f"network {seed}", flush=True)
+    for pair, kind, name in itertools.product(DUELS, ("", "first_order_"), ("duel", "batch")):
+        pairs = zip(means[f"{pair}_{kind}{name}"], means[f"{pair}_{kind}shuffled_{name}"], strict=True)
+        means[f"{pair}_{kind}own_{name}"] = [share - mixed for share, mixed in pairs]
     figures: dict[str, float] = {}
     for name, found in means.items():
         mean, error = mean_and_error(found)
-        print(f"{name.replace('_', ', '):24s} {mean:.4f} ± {error:.4f}")
+        print(f"{name.replace('_', ' '):44s} {mean:.4f} ± {error:.4f}")
         figures |= {name: mean, f"{name}_error": error}
     report({name: round(value, 6) for name, value in figures.items()}, ok=True)
 

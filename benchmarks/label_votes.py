@@ -3,25 +3,29 @@
     python benchmarks/label_votes.py [--quick] [--root DIR] [--networks N]
 
 Networks train on human, random and uniform labels, and on clusters of each primary class: in the features of the
-untrained network (looks), or in their own after 4 epochs as in the small study (cluster). After 250 and 750 steps the
-exact look-ahead gradient (MAXL's hypergradient with `meta_split`, and what the influence reward pays for) says of every
-label of an image's block what a little more of it would do to the primary loss of 400 held-out images, after a step on
-uniform labels (a step on an image's own label would already hold that label, and more of it would look worse). Of 2,000
-images:
+untrained network (looks), or in their own after 4 epochs of 50 steps as in the small study (cluster). After 250 and 750
+steps the exact look-ahead gradient (MAXL's hypergradient with `meta_split`, and what the influence reward pays for)
+says of every label of an image's block what a little more of it would do to the primary loss of 400 held-out images,
+after a step on uniform labels (a step on an image's own label would already hold that label, and more of it would look
+worse). Of 2,000 images:
 
 - vote, on training images: the share of the block's other labels that are worse than the image's own. 0.5 is chance, 1
   is the best label. By heart a network knows some of its own labels, which moves this figure: random ones need not have
   0.5 here.
 - fresh: the same on images that it has not trained on. Random labels must have 0.5 there.
-- control: the same as fresh, if the held-out images are asked for the loss on the labelling itself in place of the
-  primary loss: whether the measurement sees labels at all. A head that is calibrated on them leaves it little to see.
-- known, on fresh images: the share whose label is the auxiliary head's first choice in its block, how well the network
-  can predict the labelling. What ranks a labelling high only for that reason asks for easy labels, not for useful ones.
+- shuffled: the same as fresh, with the labels exchanged among the images of a primary class. Where it is not 0.5 the
+  head prefers some of its labels whatever the image; fresh less shuffled is what the image adds.
+- control: the same two, if the held-out images are asked for the loss on the labelling itself in place of the primary
+  loss: whether the measurement sees labels at all. A head that is calibrated on them leaves it little to see.
+- first order: the same two where the step is so small that it leads nowhere. A step on uniform labels takes from the
+  head what it knows, which the gradient may only want back; without a step there is nothing to want back.
+- known, on fresh images: the share whose label is the auxiliary head's first choice in its block.
 - kinship, on training images: of the gradient inside a primary class (an image's mean over its block taken off, then
   scaled to length 1), the share of the variance that the human sub-classes explain, less what as many random groups
   would (an adjusted R²). 0: images of a sub-class rank labels no more alike than others of the class.
 
-Printed are means over networks and their standard errors, and the same of human less other labels. Polls draw by
+Printed are means over networks and their standard errors; the same of fresh less shuffled (own), and of human less
+other labels. Polls draw by
 chance from the same training and validation images, those of a seed the same ones: errors are over networks.
 
 Real CIFAR-100 from a mirror in DIR, 3 primary classes, 5,000 images, VGG11 at a quarter of its width, a constant rate;
@@ -36,26 +40,23 @@ from typing import Any
 import lightning as L
 import torch
 from common import header, report
+from label_gradient import FIRST_ORDER, LABELLED, gradient, kinship, known, shuffled, unseen, vote
 from small_study import AtSteps, mean_and_error, small_data, train
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from auxlight import (
     Batch,
     ClusterLabels,
     HumanLabels,
     Labeler,
-    LookAheadGradient,
     MultiHeadVGG,
     RandomLabels,
     UniformLabels,
 )
-from auxlight.hypergradient import MetaProblem
-from auxlight.lookahead import LookAhead
 from auxlight.modules.joint_losses import JointLosses
 from auxlight.networks.buffers import evaluation_mode, kept_buffers
 
-LABELLED, HELD_OUT = 20, 4  # batches of a poll
+DRAWS = 10  # of labels that change places
 Found = dict[str, list[float]]  # figure → each poll's
 
 
@@ -97,36 +98,20 @@ class Poll(AtSteps):
         asked = Asked(module, {id(batch): decided(module, own, batch) for batch in meta})
         block = hierarchy.mask[primary]
         self.note("vote", vote(on_trained, torch.cat([decided(module, own, batch) for batch in trained]), block))
-        block = hierarchy.mask[torch.cat([batch.primary for batch in fresh])]
+        primary = torch.cat([batch.primary for batch in fresh])
+        block = hierarchy.mask[primary]
         chosen = torch.cat([decided(module, own, batch) for batch in fresh])
-        for name, network in (("fresh", JointLosses(module)), ("control", asked)):
-            self.note(name, vote(gradient(network, module, fresh, meta, optimizer), chosen, block))
-        self.note("known", known(module, fresh, chosen, block))
+        plain = JointLosses(module)
+        for name, network, lr in (("", plain, None), ("control_", asked, None), ("first_order_", plain, FIRST_ORDER)):
+            slopes = gradient(network, module, fresh, meta, optimizer, lr)
+            mixed = [vote(slopes, shuffled(chosen, primary, draw), block) for draw in range(DRAWS)]
+            self.note(f"{name}fresh", vote(slopes, chosen, block))
+            self.note(f"{name}shuffled", sum(mixed) / DRAWS)
+        self.note("known", known(head(module, fresh), chosen, block))
 
     def note(self, name: str, value: float) -> None:
         """A figure of this poll."""
         self.found.setdefault(name, []).append(value)
-
-
-def unseen(batches: list[Batch], seed: int) -> tuple[list[Batch], list[Batch]]:
-    """Some to be asked and some to be labelled, by chance."""
-    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(seed)).tolist()
-    asked = min(HELD_OUT, len(order) // 2)
-    return [batches[i] for i in order[:asked]], [batches[i] for i in order[asked : asked + LABELLED]]
-
-
-def gradient(
-    network: JointLosses, module: MultiHeadVGG, batches: list[Batch], meta: list[Batch], optimizer: Optimizer
-) -> Tensor:
-    """∂L_pri(θ⁺)/∂t (B, K), of each batch's own step on uniform labels."""
-    uniform, found = UniformLabels(), []
-    uniform.bind(module.hierarchy, module.trunk, module.feature_dim)
-    for batch in batches:
-        target = uniform(batch, batch.image)  # whose features it does not look at
-        with kept_buffers(module):
-            problem = MetaProblem(network, [batch], [target], meta, LookAhead(optimizer), module.aux_weight)
-            found.append(LookAheadGradient()(problem).targets[0].probabilities)
-    return torch.cat(found)
 
 
 @torch.no_grad()
@@ -136,37 +121,12 @@ def decided(module: MultiHeadVGG, labeler: Labeler, batch: Batch) -> Tensor:
         return labeler(batch, module.features(batch.image)).probabilities.argmax(1)
 
 
-def vote(slopes: Tensor, chosen: Tensor, block: Tensor) -> float:
-    """Share of the block's other labels that would lower the loss less than the image's own does; ties count half."""
-    own = slopes.gather(1, chosen[:, None])
-    others = block.clone().scatter(1, chosen[:, None], False)
-    worse = ((slopes > own) + 0.5 * (slopes == own)) * others
-    return float((worse.sum(1) / others.sum(1)).mean())
-
-
 @torch.no_grad()
-def known(module: MultiHeadVGG, batches: list[Batch], chosen: Tensor, block: Tensor) -> float:
-    """Share of images of whose block the auxiliary head ranks the chosen label first, in evaluation mode."""
+def head(module: MultiHeadVGG, batches: list[Batch]) -> Tensor:
+    """Logits (B, K) of the auxiliary head, in evaluation mode."""
     assert module.labelled_task is not None
     with evaluation_mode(module):
-        logits = torch.cat([module.labelled_task.head(module.features(batch.image)) for batch in batches])
-    return float((logits.masked_fill(~block, -torch.inf).argmax(1) == chosen).float().mean())
-
-
-def kinship(slopes: Tensor, primary: Tensor, human: Tensor, block: Tensor) -> float:
-    """Adjusted R² of the human sub-classes inside the primary classes."""
-    centred = ((slopes - (slopes * block).sum(1, keepdim=True) / block.sum(1, keepdim=True)) * block).double()
-    centred = nn.functional.normalize(centred)
-    (inside, free_inside), (total, free_total) = spread(centred, human), spread(centred, primary)
-    return 1 - (inside / free_inside) / (total / free_total)
-
-
-def spread(values: Tensor, group: Tensor) -> tuple[float, int]:
-    """Sum of squares about the groups' means, and its degrees of freedom."""
-    _, member = group.unique(return_inverse=True)
-    size = member.bincount()
-    means = torch.zeros(len(size), values.shape[1], dtype=values.dtype).index_add(0, member, values) / size[:, None]
-    return float((values - means[member]).square().sum()), len(values) - len(size)
+        return torch.cat([module.labelled_task.head(module.features(batch.image)) for batch in batches])
 
 
 def main() -> None:
@@ -194,13 +154,18 @@ def main() -> None:
             for name, found in poll.found.items():
                 means.setdefault(f"{trained_on}_{name}", []).append(sum(found) / len(found))
             print(f"network {seed}, trained on {trained_on} labels", flush=True)
-    for other, name in itertools.product(("random", "looks", "cluster"), ("vote", "fresh", "control", "known")):
+    for name, kind in itertools.product(makes, ("", "control_", "first_order_")):
+        if name != "uniform":
+            pairs = zip(means[f"{name}_{kind}fresh"], means[f"{name}_{kind}shuffled"], strict=True)
+            means[f"{name}_{kind}own"] = [fresh - mixed for fresh, mixed in pairs]
+    shown = ("vote", "fresh", "control_fresh", "first_order_fresh", "own", "known")
+    for other, name in itertools.product(("random", "looks", "cluster"), shown):
         pairs = zip(means[f"human_{name}"], means[f"{other}_{name}"], strict=True)
         means[f"human-{other}_{name}"] = [human - less for human, less in pairs]
     figures: dict[str, float] = {}
     for name, found in means.items():
         mean, error = mean_and_error(found)
-        print(f"trained on {name.replace('_', ', '):30s} {mean:+.4f} ± {error:.4f}")
+        print(f"trained on {name.replace('_', ' '):38s} {mean:+.4f} ± {error:.4f}")
         figures |= {name: mean, f"{name}_error": error}
     report({name: round(value, 6) for name, value in figures.items()}, ok=True)
 
