@@ -4,8 +4,9 @@
 
 - `{{report STUDY}}`: a comparison's report.
 - `{{gap STUDY METHOD CONTROL}}`: a difference with its interval; CONTROL `best` is the one that validated best.
-- `{{horizon LABELS-LABELS …}}`, `{{votes LABELS …}}`, `{{duels LABELS-LABELS …}}`: rows of `label_horizon.txt`,
-  `label_votes.txt` and `label_duel.txt`; `LABELS:FIGURE,…` has these figures alone.
+- `{{horizon LABELS-LABELS …}}`, `{{votes LABELS …}}`, `{{duels LABELS-LABELS …}}`, `{{heads LABELS …}}`: rows of
+  `label_horizon.txt`, `label_votes.txt` and, the last two, `label_duel.txt`. `{{votes LABELS:FIGURE,…}}` has these
+  figures alone.
 """
 
 import json
@@ -88,12 +89,18 @@ def votes(*labels: str) -> str:
 
 
 def duels(*pairs: str) -> str:
-    """Rows of `benchmarks/label_duel.py`: how well either labelling is known, how often the first is preferred."""
-    found, rows = figures("label_duel.txt"), []
-    for pair in pairs:
-        keys = [*(f"{name}_known" for name in pair.split("-")), f"{pair}_duel", f"{pair}_batch"]
-        rows.append(" | ".join([pair.replace("-", " or "), *(cell(found, key, ".2f") for key in keys)]))
-    return "\n".join(f"| {row} |" for row in rows)
+    """Rows of `benchmarks/label_duel.py`: how often the first labelling of a pair is preferred."""
+    found, keys = figures("label_duel.txt"), ("duel", "shuffled_duel", "first_order_duel", "batch", "first_order_batch")
+    rows = [[pair.replace("-", " or "), *(cell(found, f"{pair}_{key}", ".3f") for key in keys)] for pair in pairs]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def heads(*labels: str) -> str:
+    """Rows of the same: how a labelling stands in the head."""
+    found = figures("label_duel.txt")
+    return "\n".join(
+        f"| {name} | {cell(found, f'{name}_known', '.3f')} | {cell(found, f'{name}_norm', '.3f')} |" for name in labels
+    )
 
 
 def build(template: str, plots: bool = True) -> str:
@@ -113,7 +120,7 @@ def build(template: str, plots: bool = True) -> str:
         return re.sub(r"\{\{(.+?)\}\}", value, template, flags=re.DOTALL)
 
 
-PIECES: dict[str, Callable[..., str]] = {"horizon": horizon, "votes": votes, "duels": duels}
+PIECES: dict[str, Callable[..., str]] = {"horizon": horizon, "votes": votes, "duels": duels, "heads": heads}
 
 if __name__ == "__main__":
     (ROOT / "RESULTS.md").write_text(build((HERE / "template.md").read_text()))
