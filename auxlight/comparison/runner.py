@@ -93,7 +93,9 @@ def _trouble(future: Future[bool], run: Run) -> str:
     if error is not None:
         return ": ".join([type(error).__name__, *str(error).splitlines()[-1:]])  # a cluster sends a stack trace along
     if not future.result():
-        return f"see {run.folder / 'log.txt'}"
+        log = run.folder / "log.txt"
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.is_file() else []
+        return ": ".join([f"see {log}", *(line.strip()[:300] for line in lines[-1:])])
     return "" if run.result.is_file() else f"finished, but {run.folder} is not shared with this machine"
 
 

@@ -111,7 +111,8 @@ def test_a_broken_run_is_reported_and_the_others_finish(tmp_path, capsys, monkey
     assert stop.value.code == 2 and "1 runs failed" in printed.err
     assert "1 runs are not finished" in printed.out and "| single | 1 |" in printed.out
     log = next((tmp_path / "runs").rglob("wrong/*/seed_0/log.txt"))
-    assert "aux_weight" in log.read_text().splitlines()[-1]
+    reason = log.read_text().splitlines()[-1]
+    assert "aux_weight" in reason and reason in printed.err
 
 
 def test_the_report_says_what_may_be_said(tmp_path):
