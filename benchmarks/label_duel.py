@@ -30,9 +30,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from common import header, report
+from common import header
 from label_gradient import FIRST_ORDER, gradient, known, preferred, shuffled, unseen
-from small_study import AtSteps, mean_and_error, small_data, train
+from small_study import AtSteps, print_means, small_data, train
 from torch import Tensor, nn
 
 from auxlight import (
@@ -74,7 +74,7 @@ class SideBySide(Labeler):
         for part in self.parts.values():
             part.bind(self.small, trunk, feature_dim)  # type: ignore[operator]
         parents = self.small.parents
-        inside = torch.arange(self.small.num_auxiliary) - self.small.starts[parents]
+        inside = self.small.to_relative(torch.arange(self.small.num_auxiliary))
         rows = [
             hierarchy.starts[parents] + turn * self.small.sizes[parents] + inside for turn in range(len(self.parts))
         ]
@@ -101,10 +101,6 @@ class SideBySide(Labeler):
 
 class Duels(AtSteps):
     """Asks a network at some of its steps."""
-
-    def __init__(self, steps: list[int], seed: int) -> None:
-        super().__init__(steps, seed)
-        self.found: dict[str, list[float]] = {}
 
     def measure(self, trainer: L.Trainer, module: MultiHeadVGG) -> None:
         """What the gradient thinks of each labelling."""
@@ -143,10 +139,6 @@ class Duels(AtSteps):
             for name, values in zip(("duel", "batch"), zip(*shares, strict=True), strict=True):
                 self.note(f"{pair}_{kind}{name}", sum(values) / len(values))
 
-    def note(self, name: str, value: float) -> None:
-        """A figure of this poll."""
-        self.found.setdefault(name, []).append(value)
-
 
 def main() -> None:
     """Measure and report."""
@@ -176,12 +168,7 @@ def main() -> None:
     for pair, kind, name in itertools.product(DUELS, ("", "first_order_"), ("duel", "batch")):
         pairs = zip(means[f"{pair}_{kind}{name}"], means[f"{pair}_{kind}shuffled_{name}"], strict=True)
         means[f"{pair}_{kind}own_{name}"] = [share - mixed for share, mixed in pairs]
-    figures: dict[str, float] = {}
-    for name, found in means.items():
-        mean, error = mean_and_error(found)
-        print(f"{name.replace('_', ' '):44s} {mean:.4f} ± {error:.4f}")
-        figures |= {name: mean, f"{name}_error": error}
-    report({name: round(value, 6) for name, value in figures.items()}, ok=True)
+    print_means(means, ".4f", lambda name: f"{name.replace('_', ' '):44s}")
 
 
 if __name__ == "__main__":

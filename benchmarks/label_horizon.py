@@ -24,8 +24,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from common import header, report
-from small_study import RECIPE, AtSteps, mean_and_error, small_data, train
+from common import header
+from small_study import RECIPE, AtSteps, print_means, small_data, train
 from torch.optim import SGD
 
 from auxlight import (
@@ -162,12 +162,7 @@ def main() -> None:
         for (other, name), kind, step in itertools.product(pairs, ("train", "held_out"), horizons):
             gap = losses[name, step, kind] - losses[other, step, kind]
             means.setdefault(f"{name}_{other}_{kind}_{step}", []).append(gap)
-    figures: dict[str, float] = {}
-    for name, found in means.items():
-        mean, error = mean_and_error(found)
-        print(f"{name:32s} {mean:+.4f} ± {error:.4f}")
-        figures |= {name: mean, f"{name}_error": error}
-    report({name: round(value, 6) for name, value in figures.items()}, ok=True)
+    print_means(means, "+.4f", lambda name: f"{name:32s}")
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ worse). Of 2,000 images:
   would (an adjusted R²). 0: images of a sub-class rank labels no more alike than others of the class.
 
 Printed are means over networks and their standard errors; the same of fresh less shuffled (own), and of human less
-other labels. Polls draw by
-chance from the same training and validation images, those of a seed the same ones: errors are over networks.
+other labels. Polls draw by chance from the same training and validation images, those of a seed the same ones: errors
+are over networks.
 
 Real CIFAR-100 from a mirror in DIR, 3 primary classes, 5,000 images, VGG11 at a quarter of its width, a constant rate;
 the embedded digits, and fewer images, without it. There is no target.
@@ -39,9 +39,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from common import header, report
+from common import header
 from label_gradient import FIRST_ORDER, LABELLED, gradient, kinship, known, shuffled, unseen, vote
-from small_study import AtSteps, mean_and_error, small_data, train
+from small_study import AtSteps, print_means, small_data, train
 from torch import Tensor
 
 from auxlight import (
@@ -57,7 +57,6 @@ from auxlight.modules.joint_losses import JointLosses
 from auxlight.networks.buffers import evaluation_mode, kept_buffers
 
 DRAWS = 10  # of labels that change places
-Found = dict[str, list[float]]  # figure → each poll's
 
 
 class Asked(JointLosses):
@@ -77,10 +76,6 @@ class Asked(JointLosses):
 
 class Poll(AtSteps):
     """Asks a network at some of its steps."""
-
-    def __init__(self, steps: list[int], seed: int) -> None:
-        super().__init__(steps, seed)
-        self.found: Found = {}
 
     def measure(self, trainer: L.Trainer, module: MultiHeadVGG) -> None:
         """What the network thinks of its labels."""
@@ -109,10 +104,6 @@ class Poll(AtSteps):
             self.note(f"{name}shuffled", sum(mixed) / DRAWS)
         self.note("known", known(head(module, fresh), chosen, block))
 
-    def note(self, name: str, value: float) -> None:
-        """A figure of this poll."""
-        self.found.setdefault(name, []).append(value)
-
 
 @torch.no_grad()
 def decided(module: MultiHeadVGG, labeler: Labeler, batch: Batch) -> Tensor:
@@ -139,7 +130,7 @@ def main() -> None:
     steps, networks = ([30], 2) if arguments.quick else ([250, 750], arguments.networks)
     header(steps=steps, networks=networks, root=arguments.root and "given")
     data = small_data(arguments.root)
-    means: Found = {}
+    means: dict[str, list[float]] = {}
     for seed in range(networks):
         makes: dict[str, Labeler] = {
             "human": HumanLabels(),
@@ -162,12 +153,7 @@ def main() -> None:
     for other, name in itertools.product(("random", "looks", "cluster"), shown):
         pairs = zip(means[f"human_{name}"], means[f"{other}_{name}"], strict=True)
         means[f"human-{other}_{name}"] = [human - less for human, less in pairs]
-    figures: dict[str, float] = {}
-    for name, found in means.items():
-        mean, error = mean_and_error(found)
-        print(f"trained on {name.replace('_', ' '):38s} {mean:+.4f} ± {error:.4f}")
-        figures |= {name: mean, f"{name}_error": error}
-    report({name: round(value, 6) for name, value in figures.items()}, ok=True)
+    print_means(means, "+.4f", lambda name: f"trained on {name.replace('_', ' '):38s}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import logging
 import math
 import warnings
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from agent_epoch import QUIET
+from common import report
 from torch.optim import SGD
 
 from auxlight import Batch, CIFAR100SuperclassDataModule, DigitsDataModule, Labeler, LabelHierarchy, MultiHeadVGG
@@ -24,12 +26,17 @@ class AtSteps(L.Callback):
     def __init__(self, steps: list[int], seed: int) -> None:
         self.steps = steps
         self.seed = seed
+        self.found: dict[str, list[float]] = {}  # figure → of each of the steps
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         """Measure where it is due."""
         if trainer.global_step in self.steps:
             self.measure(trainer, pl_module)
             trainer.should_stop = trainer.global_step == self.steps[-1]
+
+    def note(self, name: str, value: float) -> None:
+        """A figure of this step."""
+        self.found.setdefault(name, []).append(value)
 
     @abstractmethod
     def measure(self, trainer: L.Trainer, module: MultiHeadVGG) -> None:
@@ -59,3 +66,13 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
     """Mean of independent values, and its standard error."""
     found = torch.tensor(values)
     return float(found.mean()), float(found.std() / math.sqrt(len(found)))
+
+
+def print_means(means: dict[str, list[float]], form: str, title: Callable[[str], str] = str) -> None:
+    """Of each figure the mean over networks and its standard error, by lines and as the benchmark's last one."""
+    figures: dict[str, float] = {}
+    for name, found in means.items():
+        mean, error = mean_and_error(found)
+        print(f"{title(name)} {mean:{form}} ± {error:.4f}")
+        figures |= {name: mean, f"{name}_error": error}
+    report({name: round(value, 6) for name, value in figures.items()}, ok=True)
