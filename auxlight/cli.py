@@ -15,6 +15,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint
 from auxlight.datamodules import ImageDataModule
+from auxlight.distributed import leave_devices
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import HyperparameterTab
@@ -143,6 +144,7 @@ def main(args: ArgsType = None) -> None:
             parser_kwargs={"exit_on_error": False},
             args=args,
         )
+        leave_devices()
     except (InputError, MisconfigurationException) as error:
         _fail(" ".join(str(error).split()))
     except RuntimeError as error:

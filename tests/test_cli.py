@@ -6,8 +6,10 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import distributed as dist
 
 from auxlight.cli import main
+from auxlight.distributed import leave_devices
 from auxlight.parser_errors import parser_cause
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -406,6 +408,16 @@ def test_a_run_resumes_under_another_logger(single_checkpoint):
 def test_other_precisions(method, precision):
     words = ["--data.num_train=200", f"--trainer.precision={precision}"]
     main([*arguments(method, "data/digits", "small"), *words])
+
+
+def test_a_run_that_is_over_leaves_its_process_group(tmp_path):
+    """Else Gloo's threads abort Python's end, now and then."""
+    dist.init_process_group("gloo", init_method=(tmp_path / "meeting").as_uri(), rank=0, world_size=1)
+    try:
+        main([*arguments("single", "data/digits"), "--data.num_train=200"])
+        assert not dist.is_initialized()
+    finally:
+        leave_devices()
 
 
 def test_checkpoints_can_be_left_out(capsys):
