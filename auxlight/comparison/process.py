@@ -44,7 +44,7 @@ def fit(
         part = home / "run.json.part"
         part.write_text(json.dumps(about, indent=2) + "\n")
         part.replace(home / "run.json")
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads)}
         if hides_gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]

@@ -41,6 +41,15 @@ def test_it_runs_where_it_is_told_and_is_finished_when_there_is_a_result(tmp_pat
     assert "--ckpt_path=runs/m/checkpoints/last.ckpt|" in second
 
 
+@pytest.mark.parametrize(("given", "threads"), [("5", "5"), ("", "3")])
+def test_its_threads_are_the_environments_if_that_names_a_number(given, threads, tmp_path, monkeypatch):
+    """OpenMP takes an empty value for as many threads as there are cores, and runs side by side crawl."""
+    python(tmp_path, monkeypatch, 'echo "$OMP_NUM_THREADS threads"')
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    run(tmp_path)
+    assert (tmp_path / "runs/m/log.txt").read_text() == f"{threads} threads\n"
+
+
 @pytest.mark.parametrize(("hides", "seen"), [(True, ""), (False, "5")])
 def test_it_may_see_no_gpu(hides, seen, tmp_path, monkeypatch):
     python(tmp_path, monkeypatch, 'echo "GPU $CUDA_VISIBLE_DEVICES."')
