@@ -35,7 +35,7 @@ def leave_devices() -> None:
     """Destroy the process group, if there is one, before Python ends.
 
     Lightning destroys NCCL's alone. Gloo's threads still hold tensors when the interpreter is torn down, and abort a
-    finished run ("terminate called without an active exception", exit code -6) about once in twenty.
+    finished run ("terminate called without an active exception", exit code -6) one process in ten.
     """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
