@@ -12,6 +12,7 @@ from auxlight.hierarchy import LabelHierarchy
 from auxlight.labelers.actions import LabelActions
 from auxlight.labelers.base import Labeler
 from auxlight.networks.agent import AgentNetwork
+from auxlight.networks.snapshot import Snapshot
 from auxlight.networks.vgg import own_trunk
 
 Explorer = Callable[[Batch, Tensor], AuxiliaryTarget]
@@ -51,6 +52,7 @@ class AgentLabels(Labeler):
     """
 
     network: AgentNetwork
+    snapshot: Snapshot
     actions: LabelActions
     epochs_played: Tensor
     main_feature_dim: int
@@ -64,6 +66,7 @@ class AgentLabels(Labeler):
         sharpness: float = 1.0,
         trunk: nn.Module | None = None,
         shared_trunk: bool = False,
+        snapshot: bool = False,
         sees_primary: bool = False,
         feature_dim: int = 256,
         untrained: bool = False,
@@ -73,9 +76,12 @@ class AgentLabels(Labeler):
             raise InputError(f"`feature_dim` must be at least 1. Found feature_dim={feature_dim}.")
         if shared_trunk and trunk is not None:
             raise InputError("`shared_trunk` has the main network's trunk. Found a `trunk` beside it: leave one out.")
+        if snapshot and not shared_trunk:
+            raise InputError("`snapshot` is of a shared trunk. Found shared_trunk=False: set both, or none.")
         self.weight_levels = weight_levels if weighted else None
         self.weight_exponents = weight_exponents
         self.shared_trunk = shared_trunk
+        self.takes_snapshots = snapshot
         self.sees_primary = sees_primary
         self.explorer: Explorer | None = None
         self.block_relative = block_relative
@@ -100,6 +106,8 @@ class AgentLabels(Labeler):
                     "`trunk` of AgentLabels must have parameters of its own. Found the main network's: pass another, "
                     "or set `shared_trunk: true` for an agent that sees the main network's features."
                 )
+        if self.takes_snapshots:
+            self.snapshot = Snapshot(trunk)
         num_primary = hierarchy.num_primary if self.sees_primary else 0
         self.network = AgentNetwork(eyes, feature_dim, self.feature_dim, self.actions.sizes, num_primary)
         # Trained by the agent's own optimizer in its own phase; the main optimizer and DDP leave it alone.
@@ -122,9 +130,20 @@ class AgentLabels(Labeler):
         finally:
             self.explorer = explorer
 
+    def before_play(self, trunk: nn.Module) -> None:
+        """The agent begins to play, beside this trunk of the main network."""
+        if self.takes_snapshots:
+            self.snapshot.renew(trunk)
+
+    def seen(self, batch: Batch, features: Tensor) -> Tensor:
+        """What the agent's network sees of a batch: the images, or features (B, main_feature_dim)."""
+        if self.takes_snapshots:
+            features = self.snapshot(batch.image)
+        return features.detach().float() if self.shared_trunk else batch.image
+
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
         """See `Labeler.forward`."""
-        seen = features.detach().float() if self.shared_trunk else batch.image
+        seen = self.seen(batch, features)
         if self.training and self.explorer is not None:
             return self.explorer(batch, seen)
         if self.training and not self.untrained and not self.epochs_played:

@@ -213,6 +213,7 @@ class RLAuxCallback(L.Callback):
         player = self._player = self._player or self._make_player(trainer, labeler, env, module.device)
         progress = AgentProgress(trainer, f"Epoch {name} · agent", steps)
         learner.snapshot()
+        labeler.before_play(module.trunk)
         labeler.network.requires_grad_(True)
         with isolated_rng(self._seed(trainer, name)), progress.bar:
             try:
@@ -244,6 +245,8 @@ class RLAuxCallback(L.Callback):
         evaluation = evaluation_batches(data, self.reward, str(trainer.current_epoch))
         game = OnlineGame(self._player, learner, evaluation, labeler.actions, self.reward, observation, steps)
         self._game, self._tally = game, Tally(labeler.actions)
+        if not first:
+            labeler.before_play(module.trunk)
         labeler.epochs_played += not first
 
     def _explore(self, trainer: L.Trainer, game: OnlineGame, batch: Batch, seen: Tensor) -> AuxiliaryTarget:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from auxlight.batch import Batch
 from auxlight.errors import InputError
+from auxlight.networks.snapshot import Snapshot
 from auxlight.rl.learner import FeatureLearner, Learner
 
 # One array for all images, or one for each part of what is seen.
@@ -74,6 +75,25 @@ class FeatureObservation(ImageObservation):
     def seen(self, learner: FeatureLearner, batch: Batch) -> Tensor:  # type: ignore[override]
         """(B, D)."""
         return learner.features(batch)
+
+
+class SnapshotObservation(ImageObservation):
+    """The features of a main network that holds still (`AgentLabels.snapshot`).
+
+    Args:
+        snapshot: images → (B, feature_dim).
+        feature_dim: D.
+        num_primary: see `ImageObservation`.
+    """
+
+    def __init__(self, snapshot: Snapshot, feature_dim: int, num_primary: int | None = None) -> None:
+        super().__init__((feature_dim,), num_primary)
+        self.snapshot = snapshot
+
+    def seen(self, learner: Learner, batch: Batch) -> Tensor:
+        """(B, D)."""
+        features: Tensor = self.snapshot(batch.image)
+        return features
 
 
 def one_of(observed: Observed, number: int) -> Any:

@@ -14,7 +14,7 @@ from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
 from auxlight.labelers.agent import AgentLabels
 from auxlight.rl.agent import AgentFactory
-from auxlight.rl.observations import FeatureObservation, ImageObservation
+from auxlight.rl.observations import FeatureObservation, ImageObservation, SnapshotObservation
 from auxlight.rl.policy import AgentPolicy
 from auxlight.rl.rewards import Reward
 from auxlight.seeding import derive_seed, global_seed, isolated_rng
@@ -31,6 +31,8 @@ def evaluation_batches(data: ImageDataModule, reward: Reward, name: str) -> Iter
 def observation_of(data: ImageDataModule, labeler: AgentLabels) -> ImageObservation:
     """What the labeler's network sees."""
     num_primary = labeler.hierarchy.num_primary if labeler.sees_primary else None
+    if labeler.takes_snapshots:
+        return SnapshotObservation(labeler.snapshot, labeler.main_feature_dim, num_primary)
     if labeler.shared_trunk:
         return FeatureObservation(labeler.main_feature_dim, num_primary)
     return ImageObservation(data.image_shape, num_primary)

@@ -41,6 +41,7 @@ EYES = {
     "own, label shown": {"sees_primary": True},
     "shared": {"shared_trunk": True},
     "shared, label shown": {"shared_trunk": True, "sees_primary": True, "block_relative": True},
+    "snapshot": {"shared_trunk": True, "snapshot": True},
 }
 
 
@@ -119,6 +120,8 @@ RESUMED = {
     "paper": ("own", "improvement", {}),
     "shared": ("shared", "improvement", {}),
     "every second epoch": ("shared", "influence", {"every_n_epochs": 2}),
+    "snapshot": ("snapshot", "influence", {"every_n_epochs": 2}),
+    "snapshot online": ("snapshot", "influence", {"online": True, "epoch_fraction": 0.5}),
     "half an epoch by batch": ("own, label shown", "held out", {"epoch_fraction": 0.5, "reset": "batch"}),
     "online": ("own", "improvement", {"online": True}),
     "online, half": ("shared, label shown", "influence", {"online": True, "epoch_fraction": 0.5}),
@@ -544,6 +547,7 @@ def test_the_main_networks_own_trunk_is_refused():
         (lambda: ImprovementReward(evaluation_steps=0), "`evaluation_steps` of the reward"),
         (lambda: ImprovementReward(scale=0), "`scale` of the reward"),
         (lambda: AgentLabels(shared_trunk=True, trunk=torch.nn.Flatten()), "`shared_trunk`"),
+        (lambda: AgentLabels(snapshot=True), "`snapshot` is of a shared trunk. Found shared_trunk=False"),
         (lambda: fit(labeler={"weight_exponents": (2.0, 1.0)}), r"`weight_exponents`.*\(2.0, 1.0\)"),
         (lambda: fit(labeler={"weight_levels": 1}), "`weight_levels` must be at least 2"),
         (lambda: RLAuxCallback(agent="PPO"), "`agent` must be a class.*Found 'PPO'"),
