@@ -59,6 +59,11 @@ def last_epoch(path: str) -> int:
         ) from error
 
 
+def steps_of(path: str) -> int:
+    """Optimizer steps that a checkpoint's run had taken."""
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
 def load_network(module: torch.nn.Module, path: str) -> None:
     """Give a module the parameters and buffers of a checkpoint."""
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])

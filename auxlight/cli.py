@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,7 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint
+from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint, steps_of
 from auxlight.datamodules import ImageDataModule
 from auxlight.distributed import leave_devices
 from auxlight.errors import InputError
@@ -26,6 +27,13 @@ from auxlight.parser_errors import parser_cause
 from auxlight.prediction import PredictionWriter
 from auxlight.progress import PhaseProgressBar
 from auxlight.run_config import FitConfig, with_run_config
+
+# Commands that train nothing themselves, and their packages.
+OWN_COMMANDS = {"compare": "comparison", "budget": "budget"}
+OWN_HELP = (
+    "Two more commands have options of their own: `auxlight compare` (methods, controls and seeds, one table) and "
+    "`auxlight budget` (which labels to buy), each with `--help`."
+)
 
 
 class AuxlightCLI(LightningCLI):
@@ -73,13 +81,13 @@ class AuxlightCLI(LightningCLI):
             check_file(path)
 
     def before_instantiate_classes(self) -> None:
-        """Checkpoints, and the bar that names its phases, where wanted; a resumed run goes on in its own folder."""
+        """Checkpoints, and the bar that names its phases, where wanted; whatever follows a run stays in its folder."""
         config = self.config[self.subcommand]
         trainer = config.trainer
         path = config.get("ckpt_path")
         if path:
             check_model(path, self._asked_for, config.model)
-        if self.subcommand == "fit" and trainer.enable_checkpointing is not False:
+        if trainer.enable_checkpointing is not False:
             self.trainer_defaults["callbacks"] += [best_checkpoint(), last_checkpoint()]
         callbacks = trainer.callbacks or []
         chosen = [str(c.class_path) for c in (callbacks if isinstance(callbacks, list) else [callbacks])]
@@ -87,7 +95,7 @@ class AuxlightCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(PhaseProgressBar())
         if any(name.endswith("Inspection") for name in chosen):  # the user's own, instead of the default one
             config.inspection.every_n_epochs = 0
-        if self.subcommand == "fit" and path:
+        if path:
             run = Path(path).resolve().parent.parent
             logger = trainer.logger
             arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
@@ -100,7 +108,9 @@ class AuxlightCLI(LightningCLI):
         callback = self.trainer.checkpoint_callback  # None in a fast_dev_run
         checkpoint = callback if isinstance(callback, ModelCheckpoint) else None
         best = checkpoint.best_model_path if checkpoint else ""
-        tests = self.config[self.subcommand].test_after_fit
+        path, tests = (self.config[self.subcommand].get(name) for name in ("ckpt_path", "test_after_fit"))
+        if path and Path(path).is_file() and steps_of(path) == self.trainer.global_step and self.trainer.is_global_zero:
+            print(f"Nothing was left to train: {path} is at the end of the run. --trainer.max_epochs makes it longer.")
         if tests:
             self.trainer.test(self.model, self.datamodule, ckpt_path=best or None)
         logs = self.trainer.log_dir  # asks all devices
@@ -125,10 +135,11 @@ def main(args: ArgsType = None) -> None:
         sys.path.insert(0, os.getcwd())  # as for `python -m`: class paths reach the user's own files
     try:
         words = sys.argv[1:] if args is None else args
-        if isinstance(words, list) and words[:1] in (["budget"], ["compare"]):
-            package = {"budget": "budget", "compare": "comparison"}[words[0]]
+        if isinstance(words, list):
+            check_command(words)
+        if isinstance(words, list) and words[0] in OWN_COMMANDS:
             # Only now: their libraries are slow to import.
-            importlib.import_module(f"auxlight.{package}.cli").main(words[1:])
+            importlib.import_module(f"auxlight.{OWN_COMMANDS[words[0]]}.cli").main(words[1:])
             return
         AuxlightCLI(
             AuxiliaryClassifier,
@@ -141,7 +152,7 @@ def main(args: ArgsType = None) -> None:
             save_config_callback=FitConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [HyperparameterTab()]},
-            parser_kwargs={"exit_on_error": False},
+            parser_kwargs={"exit_on_error": False, "description": "Auxiliary learning.", "epilog": OWN_HELP},
             args=args,
         )
         leave_devices()
@@ -161,6 +172,18 @@ def main(args: ArgsType = None) -> None:
         _fail(parser_cause(str(error)))
 
 
+def check_command(words: Sequence[str]) -> None:
+    """Refuse a command that there is not.
+
+    Raises:
+        InputError: the first word is neither a command nor an option.
+    """
+    commands = [*AuxlightCLI.subcommands(), *OWN_COMMANDS]
+    if not words or not (words[0].startswith("-") or words[0] in commands):
+        found = f"'{words[0]}'" if words else "none"
+        raise InputError(f"`auxlight` must be followed by a command: {', '.join(commands)}. Found {found}.")
+
+
 def _fail(message: str) -> NoReturn:
     print(f"auxlight: error: {message}", file=sys.stderr)
     raise SystemExit(2) from None
@@ -175,6 +198,7 @@ def _silence_expected_warnings() -> None:
         ".*LeafSpec.*is deprecated.*",  # between Lightning 2.6 and newer torch
         ".*torch.jit.script.*is deprecated.*",  # in torch's own forward mode
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
+        ".*Couldn't infer the batch indices.*",  # predictions hold each image's position
     ):
         warnings.filterwarnings("ignore", message)
     messages = logging.getLogger("lightning.pytorch.utilities.rank_zero")

@@ -31,9 +31,10 @@ def label_images(module: AuxiliaryClassifier, data: ImageDataModule, epoch: int 
     """What the module's labeler says of every image of the data module's splits whose primary class is known.
 
     Labels are those of the networks as they are, in evaluation mode. A labeler that does not change during an epoch
-    and has eyes of its own (an agent; fixed random, uniform and human labels) gave exactly these in that epoch; one
-    that learns from batch to batch (a label network, an online agent), looks at the main network's features or draws
-    anew each time (`RandomLabels(fixed=False)`) has moved on since. Of several tasks with labels the first one's.
+    and has eyes of its own or a snapshot's (an agent; fixed random, uniform and human labels) gave exactly these in
+    that epoch; one that learns from batch to batch (a label network, an online agent), looks at the main network's
+    features or draws anew each time (`RandomLabels(fixed=False)`) has moved on since. Of several tasks with labels
+    the first one's.
 
     Args:
         module: with a labeler; its device is used.

@@ -54,5 +54,4 @@ class PredictionWriter(BasePredictionWriter):
             probabilities=columns.probabilities.float().numpy(),
             **more,
         )
-        if trainer.is_global_zero:
-            print(f"Predictions of {len(columns.index)} images: {path}")
+        pl_module.print(f"Predictions of {len(columns.index)} images: {path}")

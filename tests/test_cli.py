@@ -208,6 +208,11 @@ def test_a_checkpoint_tests_validates_predicts_and_resumes(capsys):
     accuracy = (predictions["primary"] == load_digits().target[-360:] % 2).mean()
     assert accuracy == pytest.approx(float(tested[0]), abs=1e-6)
 
+    assert [path.name for path in Path("logs/wa_rl").iterdir()] == ["version_0"]
+
+    assert "Nothing was left" not in capsys.readouterr().out
+    main([*common, f"--ckpt_path={checkpoint}"])
+    assert f"Nothing was left to train: {checkpoint} is at the end" in capsys.readouterr().out
     longer = ["--trainer.max_epochs=3"]
     main([*common, *longer, f"--ckpt_path={checkpoint}"])  # goes on in its own folder
     main([*common, *longer, "--trainer.logger.init_args.version=whole"])
@@ -410,6 +415,14 @@ def test_other_precisions(method, precision):
     main([*arguments(method, "data/digits", "small"), *words])
 
 
+@pytest.mark.parametrize(("words", "found"), [([], "none"), (["train", "--config=x.yaml"], "'train'")])
+def test_the_first_word_is_one_of_all_commands(words, found, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    listed = "fit, validate, test, predict, label, compare, budget"
+    assert capsys.readouterr().err.endswith(f"followed by a command: {listed}. Found {found}.\n")
+
+
 def test_a_run_that_is_over_leaves_its_process_group(tmp_path):
     """Else Gloo's threads abort Python's end, now and then."""
     dist.init_process_group("gloo", init_method=(tmp_path / "meeting").as_uri(), rank=0, world_size=1)
@@ -443,6 +456,12 @@ def test_an_option_at_the_top_is_found_in_the_whole_help():
         parser_cause("Option 'seedz' is not accepted")
         == "Option 'seedz' is not accepted: `--help` lists those that are"
     )
+
+
+def test_a_config_that_comes_before_its_method_is_told_so(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments("small", "single", "data/digits"))
+    assert "the config of a method comes before those that change it" in capsys.readouterr().err
 
 
 def test_an_inspection_among_the_callbacks_takes_the_place_of_the_default_one():
