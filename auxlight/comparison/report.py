@@ -29,17 +29,17 @@ def write_report(comparison: Comparison) -> Path:
     lines = ["# Comparison", ""]
     absent = missing(comparison)
     if absent:
-        counts = Counter(f"{run.data}/{run.method}" for run in absent)
+        counts = Counter(_name(comparison, run.data, run.method) for run in absent)
         names = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        lines += [f"**{len(absent)} runs are not finished**: {names}.", ""]
+        lines += [f"**Still to be run**: {names}.", ""]
     untuned = [
-        f"{data}/{method}"
+        _name(comparison, data, method)
         for data in comparison.data
         for method in comparison.methods
         if comparison.chosen(data, method) is None
     ]
     if untuned:
-        lines += [f"**Not tuned yet**: {', '.join(untuned)}.", ""]
+        lines += [f"**Not tuned yet, nor run**: {', '.join(untuned)}.", ""]
     if len(rows):
         origin = {name: sorted(set(rows[name])) for name in ("commit", "versions", "device")}
         made = "; ".join(f"{name} {' or '.join(values)}" for name, values in origin.items())
@@ -73,13 +73,19 @@ def _tuning(comparison: Comparison) -> list[str]:
         f"Every method tried up to {comparison.tuning.budget} settings with {seeds} seed(s); validation chose.",
         "",
     ]
-    lines += ["| data | method | settings tried | chosen |", "|---|---|---|---|"]
+    lines += ["| method | settings tried | chosen |", "|---|---|---|"]
     for data in comparison.data:
         for method in comparison.methods:
             chosen = comparison.chosen(data, method)
-            text = "(not tuned yet)" if chosen is None else _setting(chosen)
-            lines.append(f"| {data} | {method} | {len(comparison.settings(method))} | {text} |")
+            if chosen is not None:
+                name = _name(comparison, data, method)
+                lines.append(f"| {name} | {len(comparison.settings(method))} | {_setting(chosen)} |")
     return [*lines, ""]
+
+
+def _name(comparison: Comparison, data: str, method: str) -> str:
+    """Of a method, and of the data where there is more than one set."""
+    return method if len(comparison.data) == 1 else f"{data}/{method}"
 
 
 def best_control(comparison: Comparison, rows: pd.DataFrame) -> str:
@@ -96,7 +102,7 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
     column = COLUMNS[comparison.protocol]
     test = scores(rows, column)
     controls = [name for name in comparison.controls if name in test]
-    lines = [f"## {data}", ""]
+    lines = [f"## {data}", ""] if len(comparison.data) > 1 else []
     seconds = rows.groupby("method")["seconds_per_epoch"].mean()
     # On a CPU processor time, which a busy machine stretches less.
     on_cpu = set(rows["device"]) == {"CPU"}

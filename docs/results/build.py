@@ -47,7 +47,6 @@ class Study:
         for plot in path.parent.glob("*.png") if self.plots else []:
             shutil.copy(plot, HERE / self.name / plot.name)
         text = path.read_text().partition("\n")[2].strip()
-        text = re.sub(r"^## data$\n", "", text, flags=re.MULTILINE)
         return re.sub(r"\]\(([^)/]+\.png)\)", rf"](docs/results/{self.name}/\1)", text)
 
     def gap(self, method: str, control: str) -> str:

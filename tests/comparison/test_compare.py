@@ -109,7 +109,7 @@ def test_a_broken_run_is_reported_and_the_others_finish(tmp_path, capsys, monkey
         main(["compare", "--config", str(study), "--jobs", "2"])
     printed = capsys.readouterr()
     assert stop.value.code == 2 and "1 runs failed" in printed.err
-    assert "1 runs are not finished" in printed.out and "| single | 1 |" in printed.out
+    assert "Still to be run" in printed.out and "| single | 1 |" in printed.out
     log = next((tmp_path / "runs").rglob("wrong/*/seed_0/log.txt"))
     reason = log.read_text().splitlines()[-1]
     assert "aux_weight" in reason and reason in printed.err
@@ -170,7 +170,7 @@ def test_methods_that_share_no_seed_are_not_compared(tmp_path):
         if (run.method, run.seed) in (("single", 1), ("human", 0)):
             pretend(run, 0.7)
     page = write_report(study).read_text()
-    assert "2 runs are not finished" in page and "| human | 1 |" in page
+    assert "**Still to be run**: 1 of single, 1 of human." in page and "| human | 1 |" in page
 
 
 def test_runs_of_different_code_are_pointed_out(tmp_path):
