@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from filelock import FileLock
 
 from auxlight.datamodules.base import ImageDataModule
 from auxlight.datamodules.images import ImageSet, read_npz, to_image_tensor, to_label_tensor
@@ -40,7 +41,7 @@ class MirroredDataModule(ImageDataModule):
         return self.root / f"{self.dataset_name}.npz"
 
     def prepare_data(self) -> None:
-        """Download, where asked to and no mirror is there.
+        """Download, where asked to and no mirror is there; of processes that want the same files, one at a time.
 
         Raises:
             InputError: the download fails.
@@ -48,7 +49,9 @@ class MirroredDataModule(ImageDataModule):
         if not self.download or self.mirror.is_file():
             return
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / f".{self.dataset_name}.lock")  # torchvision writes where others read
+            with lock, contextlib.redirect_stdout(sys.stderr):
                 for train in (True, False):
                     self.torchvision_dataset(train, download=True)
         except Exception as error:  # whatever the network and the archives raise

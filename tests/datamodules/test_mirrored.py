@@ -1,3 +1,5 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from unittest.mock import create_autospec
 
@@ -104,6 +106,22 @@ def test_a_download_fetches_both_splits_and_keeps_stdout_clean(name, monkeypatch
     assert sorted(calls) == [(False, True), (True, True)]
     written = capsys.readouterr()
     assert written.out == "" and "100%" in written.err
+
+
+def test_runs_side_by_side_download_one_after_the_other(monkeypatch, tmp_path):
+    inside, overlaps = [], []
+
+    def fake(self, train, download):
+        inside.append(train)
+        time.sleep(0.05)
+        overlaps.append(len(inside) > 1)
+        inside.pop()
+
+    monkeypatch.setattr(CIFAR10DataModule, "torchvision_dataset", fake)
+    with ThreadPoolExecutor(4) as threads:
+        modules = [CIFAR10DataModule(tmp_path / "new" / "root", download=True) for _ in range(4)]
+        list(threads.map(lambda module: module.prepare_data(), modules))
+    assert overlaps == [False] * 8
 
 
 @every_data_set
