@@ -26,7 +26,7 @@ from auxlight.modules import AuxiliaryClassifier
 from auxlight.parser_errors import parser_cause
 from auxlight.prediction import PredictionWriter
 from auxlight.progress import PhaseProgressBar
-from auxlight.run_config import FitConfig, with_run_config
+from auxlight.run_config import FitConfig, with_run_config, without_logger
 
 # Commands that train nothing themselves, and their packages.
 OWN_COMMANDS = {"compare": "comparison", "budget": "budget"}
@@ -72,7 +72,8 @@ class AuxlightCLI(LightningCLI):
         What was asked for is kept: Lightning then lays the checkpoint's own arguments over it.
         """
         if args is None or isinstance(args, list):
-            self.config = parser.parse_args(with_run_config(sys.argv[1:] if args is None else args))
+            words = sys.argv[1:] if args is None else args
+            self.config = parser.parse_args(without_logger(with_run_config(words)))
         else:
             super().parse_arguments(parser, args)
         self._asked_for = self.config[self.config.subcommand].model.clone()
@@ -81,13 +82,13 @@ class AuxlightCLI(LightningCLI):
             check_file(path)
 
     def before_instantiate_classes(self) -> None:
-        """Checkpoints, and the bar that names its phases, where wanted; whatever follows a run stays in its folder."""
+        """Checkpoints, and the bar that names its phases, where wanted; a resumed run goes on in its own folder."""
         config = self.config[self.subcommand]
         trainer = config.trainer
         path = config.get("ckpt_path")
         if path:
             check_model(path, self._asked_for, config.model)
-        if trainer.enable_checkpointing is not False:
+        if self.subcommand == "fit" and trainer.enable_checkpointing is not False:
             self.trainer_defaults["callbacks"] += [best_checkpoint(), last_checkpoint()]
         callbacks = trainer.callbacks or []
         chosen = [str(c.class_path) for c in (callbacks if isinstance(callbacks, list) else [callbacks])]
@@ -95,7 +96,8 @@ class AuxlightCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(PhaseProgressBar())
         if any(name.endswith("Inspection") for name in chosen):  # the user's own, instead of the default one
             config.inspection.every_n_epochs = 0
-        if path:
+        self._steps_before = steps_of(path) if path and Path(path).is_file() else None
+        if self.subcommand == "fit" and path:
             run = Path(path).resolve().parent.parent
             logger = trainer.logger
             arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
@@ -108,9 +110,9 @@ class AuxlightCLI(LightningCLI):
         callback = self.trainer.checkpoint_callback  # None in a fast_dev_run
         checkpoint = callback if isinstance(callback, ModelCheckpoint) else None
         best = checkpoint.best_model_path if checkpoint else ""
-        path, tests = (self.config[self.subcommand].get(name) for name in ("ckpt_path", "test_after_fit"))
-        if path and Path(path).is_file() and steps_of(path) == self.trainer.global_step and self.trainer.is_global_zero:
-            print(f"Nothing was left to train: {path} is at the end of the run. --trainer.max_epochs makes it longer.")
+        tests = self.config[self.subcommand].test_after_fit
+        if self._steps_before == self.trainer.global_step and self.trainer.is_global_zero:
+            print("Nothing was left to train: the run was over. --trainer.max_epochs makes it longer.")
         if tests:
             self.trainer.test(self.model, self.datamodule, ckpt_path=best or None)
         logs = self.trainer.log_dir  # asks all devices
@@ -155,7 +157,6 @@ def main(args: ArgsType = None) -> None:
             parser_kwargs={"exit_on_error": False, "description": "Auxiliary learning.", "epilog": OWN_HELP},
             args=args,
         )
-        leave_devices()
     except (InputError, MisconfigurationException) as error:
         _fail(" ".join(str(error).split()))
     except RuntimeError as error:
@@ -170,13 +171,15 @@ def main(args: ArgsType = None) -> None:
         if not str(error).startswith("Does not validate"):
             raise
         _fail(parser_cause(str(error)))
+    finally:
+        leave_devices()
 
 
 def check_command(words: Sequence[str]) -> None:
     """Refuse a command that there is not.
 
     Raises:
-        InputError: the first word is neither a command nor an option.
+        InputError: the first word is neither a command nor an option, or there is none.
     """
     commands = [*AuxlightCLI.subcommands(), *OWN_COMMANDS]
     if not words or not (words[0].startswith("-") or words[0] in commands):
@@ -199,6 +202,7 @@ def _silence_expected_warnings() -> None:
         ".*torch.jit.script.*is deprecated.*",  # in torch's own forward mode
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
         ".*Couldn't infer the batch indices.*",  # predictions hold each image's position
+        ".*The dirpath has changed from.*",  # where a checkpoint is looked at, or goes on elsewhere
     ):
         warnings.filterwarnings("ignore", message)
     messages = logging.getLogger("lightning.pytorch.utilities.rank_zero")

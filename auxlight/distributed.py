@@ -32,7 +32,7 @@ def from_first_device(tensor: Tensor) -> None:
 
 
 def leave_devices() -> None:
-    """Destroy the process group, if there is one, before Python ends.
+    """Destroy the process group, whoever made it, before Python ends.
 
     Lightning destroys NCCL's alone. Gloo's threads still hold tensors when the interpreter is torn down, and abort a
     finished run ("terminate called without an active exception", exit code -6) one process in ten.

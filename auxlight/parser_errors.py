@@ -33,7 +33,7 @@ def parser_cause(report: str) -> str:
                 option = f"--{where}.help {class_path}" if where else "--help"
                 line += f": `{option}` lists those that are"
                 if class_path == "auxlight.AuxiliaryClassifier":  # which stands until a config names another
-                    line += "; the config of a method comes before those that change it"
+                    line += " (a method's config must come before those that change it)"
             if line.startswith("the following arguments are required") and ".model" in line:
                 line += ": begin with `--config configs/<method>.yaml`, or give `--ckpt_path`"
             # auxlight's own messages (they begin with the parameter) say it all.

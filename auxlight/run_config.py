@@ -54,6 +54,17 @@ def with_run_config(words: list[str]) -> list[str]:
     return [*words[:1], "--config", str(config), *words[1:]]
 
 
+def without_logger(words: list[str]) -> list[str]:
+    """A command line that looks at a run, and trains nothing, logs nothing unless it names a logger.
+
+    Args:
+        words: of the command line, the subcommand first.
+    """
+    if words[:1] not in (["validate"], ["test"], ["predict"], ["label"]):
+        return words
+    return words if any(word.startswith("--trainer.logger") for word in words) else [*words, "--trainer.logger=false"]
+
+
 def run_config(ckpt_path: str) -> Path:
     """Where the config of a checkpoint's run lies."""
     return Path(ckpt_path).resolve().parent.parent / "config.yaml"

@@ -58,7 +58,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("method", ["wa_rl", "rl", "random", "human", "pixels"])
+@pytest.mark.parametrize("method", ["wa_rl", "rl", "wa_rl_shared", "random", "human", "pixels"])
 def test_labels_are_those_that_the_last_epoch_trained_with(method, folder, capsys):
     words = [
         *arguments("uniform" if method == "pixels" else method, "data/digits"),
@@ -67,6 +67,8 @@ def test_labels_are_those_that_the_last_epoch_trained_with(method, folder, capsy
         "--seed_everything=4",
     ]
     words += ["--trainer.limit_train_batches=1.0", "--data.batch_size=60"]
+    if method == "wa_rl_shared":  # whose features would move on within the epoch
+        words.append("--model.labeler.snapshot=true")
     if method == "pixels":
         words.append("--model.labeler=tests.test_labelling.PixelLabels")
     main([*words, "--trainer.callbacks+=tests.test_labelling.Used"])

@@ -31,7 +31,7 @@ def write_report(comparison: Comparison) -> Path:
     if absent:
         counts = Counter(_name(comparison, run.data, run.method) for run in absent)
         names = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        lines += [f"**Still to be run**: {names}.", ""]
+        lines += [f"**{len(absent)} runs still to come**: {names}.", ""]
     untuned = [
         _name(comparison, data, method)
         for data in comparison.data

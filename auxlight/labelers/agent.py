@@ -36,6 +36,10 @@ class AgentLabels(Labeler):
         shared_trunk: no eyes of its own: the agent sees the main network's features (detached, behind a layer norm),
             so that labels cost almost nothing. The paper's agent has its own, which need not learn what the main
             network happens to know.
+        snapshot: with a shared trunk: the features are those of the main network as it was when the agent last began
+            to play, in evaluation mode (without `RLAuxCallback`, as it was made). An agent that does not learn in
+            between then labels alike while the main network trains on its labels. Costs a forward pass of the trunk,
+            and a second trunk in the checkpoint.
         sees_primary: show the agent the image's primary label, as a one-hot vector beside the eyes' output. In the
             paper it has to guess which block its label should lie in.
         feature_dim: size of the features under the agent's heads.
@@ -43,12 +47,14 @@ class AgentLabels(Labeler):
 
     Attributes:
         main_feature_dim: size of the main network's features, from `bind` on.
+        snapshot: the copy of the main network's trunk, where asked for, from `bind` on.
         explorer: while set, labels training batches in the agent's place, from the batch and what it sees of it;
             `RLAuxCallback` sets it to let the agent explore online.
 
     Raises:
-        InputError: a trunk beside a shared one; without `trunk` where the main trunk is no VGG, a trunk without
-            `feature_dim`, or training with an agent that has never played.
+        InputError: a trunk beside a shared one; a snapshot without a shared trunk, or of one that cannot be copied;
+            without `trunk` where the main trunk is no VGG, a trunk without `feature_dim`, or training with an agent
+            that has never played.
     """
 
     network: AgentNetwork
@@ -131,15 +137,27 @@ class AgentLabels(Labeler):
             self.explorer = explorer
 
     def before_play(self, trunk: nn.Module) -> None:
-        """The agent begins to play, beside this trunk of the main network."""
+        """The agent begins to play: it looks at the main network again.
+
+        Args:
+            trunk: of the main network.
+        """
         if self.takes_snapshots:
             self.snapshot.renew(trunk)
 
     def seen(self, batch: Batch, features: Tensor) -> Tensor:
-        """What the agent's network sees of a batch: the images, or features (B, main_feature_dim)."""
-        if self.takes_snapshots:
-            features = self.snapshot(batch.image)
-        return features.detach().float() if self.shared_trunk else batch.image
+        """What the agent's network sees of a batch.
+
+        Args:
+            batch: to be labelled.
+            features: the main network's, (B, main_feature_dim).
+
+        Returns:
+            The images, or features (B, main_feature_dim): the main network's or the snapshot's.
+        """
+        if not self.shared_trunk:
+            return batch.image
+        return (self.snapshot(batch.image) if self.takes_snapshots else features).detach().float()
 
     def forward(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
         """See `Labeler.forward`."""

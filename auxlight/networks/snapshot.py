@@ -6,25 +6,47 @@ import torch
 from torch import Tensor, nn
 
 from auxlight.distributed import from_first_device
+from auxlight.errors import InputError
 
 
 class Snapshot(nn.Module):
     """A copy that holds still: always in evaluation mode, without gradient, until it is renewed.
 
+    Batch norm's statistics are those that the network has gathered by then: at the start of a training none.
+
     Args:
-        network: what to copy.
+        network: what to copy; its hooks are left out.
+
+    Raises:
+        InputError: it cannot be copied.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network).requires_grad_(False)
+        try:
+            self.network = copy.deepcopy(network).requires_grad_(False)
+        except Exception as error:  # lazy layers, old-style weight norm, whatever a trunk of one's own refuses
+            raise InputError(
+                f"`snapshot` needs a trunk that can be copied. Found {type(network).__name__}, which cannot "
+                f"({' '.join(str(error).split())[:200]}): leave it out."
+            ) from error
+        for part in self.network.modules():  # they watch, or steer, the original
+            part._forward_hooks.clear()
+            part._forward_pre_hooks.clear()
         self.network.eval()
 
+    @torch.no_grad()
     def renew(self, network: nn.Module) -> None:
-        """Copy parameters and buffers again; batch norm's statistics are the first device's, as in a checkpoint."""
-        self.network.load_state_dict(network.state_dict())
-        for buffer in self.network.buffers():
-            from_first_device(buffer)
+        """Copy all parameters and buffers again; buffers are the first device's, as in a checkpoint.
+
+        Args:
+            network: of the same structure.
+        """
+        for mine, yours in zip(self.network.parameters(), network.parameters(), strict=True):
+            mine.copy_(yours)
+        for own, other in zip(self.network.buffers(), network.buffers(), strict=True):
+            own.copy_(other)
+            from_first_device(own)
 
     def train(self, mode: bool = True) -> "Snapshot":
         """It does not train."""
@@ -32,7 +54,7 @@ class Snapshot(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
-        """The network's output, in full precision."""
+        """The network's output for images (B, C, H, W), in full precision."""
         with torch.autocast(image.device.type, enabled=False):
             output: Tensor = self.network(image)
         return output

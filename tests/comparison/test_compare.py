@@ -14,7 +14,7 @@ import pytest
 
 from auxlight import InputError
 from auxlight.cli import main
-from auxlight.comparison import Common, Comparison, Method, Processes, run_all
+from auxlight.comparison import Common, Comparison, Method, Processes, Tuning, run_all
 from auxlight.comparison.report import write_report
 from auxlight.comparison.results import table
 
@@ -109,7 +109,7 @@ def test_a_broken_run_is_reported_and_the_others_finish(tmp_path, capsys, monkey
         main(["compare", "--config", str(study), "--jobs", "2"])
     printed = capsys.readouterr()
     assert stop.value.code == 2 and "1 runs failed" in printed.err
-    assert "Still to be run" in printed.out and "| single | 1 |" in printed.out
+    assert "**1 runs still to come**: 1 of wrong." in printed.out and "| single | 1 |" in printed.out
     log = next((tmp_path / "runs").rglob("wrong/*/seed_0/log.txt"))
     reason = log.read_text().splitlines()[-1]
     assert "aux_weight" in reason and reason in printed.err
@@ -170,7 +170,24 @@ def test_methods_that_share_no_seed_are_not_compared(tmp_path):
         if (run.method, run.seed) in (("single", 1), ("human", 0)):
             pretend(run, 0.7)
     page = write_report(study).read_text()
-    assert "**Still to be run**: 1 of single, 1 of human." in page and "| human | 1 |" in page
+    assert "**2 runs still to come**: 1 of single, 1 of human." in page and "| human | 1 |" in page
+
+
+def test_of_several_data_sets_each_has_a_section_and_rows_are_named_after_both(tmp_path):
+    data = {"small": Common(), "large": Common()}
+    tuning = Tuning({"model.aux_weight": [1, 4]}, budget=2, seeds=[100])
+    study = Comparison(methods("single", "human"), (0,), data=data, tuning=tuning, folder=tmp_path)
+    for run in study.tuning_runs():
+        if (run.method, run.data) != ("human", "large"):
+            pretend(run, 0.7)
+    for run in study.runs_so_far():
+        pretend(run, 0.7)
+    page = write_report(study).read_text()
+    assert "## small" in page and "## large" in page
+    assert "**Not tuned yet, nor run**: large/human." in page
+    assert [line.split(" |")[0] for line in page.splitlines() if "| aux_weight" in line] == [
+        "| small/single", "| small/human", "| large/single"
+    ]  # fmt: skip
 
 
 def test_runs_of_different_code_are_pointed_out(tmp_path):

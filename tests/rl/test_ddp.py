@@ -37,17 +37,22 @@ METHODS = {
 
 
 class EveryEpoch(L.Callback):
-    """All that a checkpoint would hold of the module, once an epoch is validated."""
+    """All that a checkpoint would hold of the module, once an epoch is validated, and what an agent sees before it."""
 
     def __init__(self):
-        self.states = []
+        self.states, self.seen = [], []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        labeler = module.labelled_task.labeler
+        if batch_idx == 0 and labeler.takes_snapshots:
+            self.seen.append(copy.deepcopy(labeler.snapshot.state_dict()))
 
     def on_validation_end(self, trainer, module):
         self.states.append(copy.deepcopy(module.state_dict()))
 
 
 def fit_digits():
-    states = {}
+    states, seen = {}, {}
     for method, (labeler, options) in METHODS.items():
         L.seed_everything(dist.get_rank(), verbose=False)  # the devices begin with networks of their own
         data = DigitsDataModule(num_train=200, batch_size=25)
@@ -56,14 +61,19 @@ def fit_digits():
         L.seed_everything(0, verbose=False)
         before, watch = copy.deepcopy(module.state_dict()), EveryEpoch()
         callbacks = [watch, RLAuxCallback(agent=partial(PaperPPO, n_epochs=2, n_steps=3), **options)]
-        arguments = TRAINER | {"check_val_every_n_epoch": 1}
+        # In a validation the devices' buffers become the first one's.
+        arguments = TRAINER | {"check_val_every_n_epoch": 2 if labeler.takes_snapshots else 1}
         L.Trainer(devices=2, strategy="ddp", callbacks=callbacks, **arguments).fit(module, data)
         states[method] = [before, *watch.states]
-    return states
+        seen[method] = watch.seen
+    return states, seen
 
 
 def test_agents_and_networks_of_two_devices_stay_equal(tmp_path):
-    one, other = on_two_devices(fit_digits, tmp_path)
+    (one, seen), (other, seen_by_other) = on_two_devices(fit_digits, tmp_path)
+    for mine, yours in zip(seen["snapshot"], seen_by_other["snapshot"], strict=True):
+        assert [name for name in mine if not torch.equal(mine[name], yours[name])] == []
+    assert len(seen["snapshot"]) == 2
     for method, states in one.items():
         for epoch, (before, after) in enumerate(itertools.pairwise(states)):
             still = [name for name in after if torch.equal(after[name], before[name])]

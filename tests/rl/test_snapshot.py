@@ -7,7 +7,14 @@ import lightning as L
 import pytest
 import torch
 
-from auxlight import AgentLabels, DigitsDataModule, InfluenceReward, MultiHeadVGG, RLAuxCallback
+from auxlight import (
+    AgentLabels,
+    DigitsDataModule,
+    InfluenceReward,
+    InputError,
+    MultiHeadVGG,
+    RLAuxCallback,
+)
 from auxlight.networks.snapshot import Snapshot
 from auxlight.rl import PaperPPO
 from tests.quiet import TRAINER
@@ -56,6 +63,38 @@ def test_it_sees_the_network_from_before_its_last_play():
     for number, trunk in enumerate(asked.trunks):
         same = all(torch.equal(trunk[name], held[name]) for name in held)
         assert same == (number == 2)  # played before epochs 0 and 2
+
+
+class Counting(torch.nn.Module):
+    """A trunk with a buffer that no checkpoint holds."""
+
+    feature_dim = 3
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+
+    def forward(self, image):
+        return self.scale * image.mean((2, 3))
+
+
+def test_a_snapshot_is_of_all_buffers_and_of_no_hook():
+    network, image, seen = Counting(), torch.randn(2, 3, 4, 4), []
+    network.register_forward_hook(lambda *_: seen.append(1))
+    snapshot = Snapshot(network)
+    network.scale.fill_(2)
+    assert torch.equal(snapshot(image), image.mean((2, 3))) and not seen
+    snapshot.renew(network)
+    assert torch.equal(snapshot(image), 2 * image.mean((2, 3))) and not seen
+    network(image)
+    assert seen == [1]
+
+
+def test_a_trunk_that_cannot_be_copied_is_refused():
+    trunk = Counting()
+    trunk.product = torch.ones(1, requires_grad=True) * 2
+    with pytest.raises(InputError, match="`snapshot` needs a trunk that can be copied"):
+        Snapshot(trunk)
 
 
 def test_a_snapshot_evaluates_without_gradient_and_follows_nothing():
