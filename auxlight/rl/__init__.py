@@ -1,6 +1,7 @@
 """RL-AUX: the labelling game, its agent, and the callback that plays it beside a main network."""
 
 from auxlight.rl.agent import AgentFactory, PaperPPO
+from auxlight.rl.agreement import AgreementReward
 from auxlight.rl.callback import RLAuxCallback
 from auxlight.rl.env import AuxTaskEnv
 from auxlight.rl.game import LabellingGame
@@ -11,6 +12,7 @@ from auxlight.rl.vec_env import AuxTaskVecEnv
 
 __all__ = [
     "AgentFactory",
+    "AgreementReward",
     "AuxTaskEnv",
     "AuxTaskVecEnv",
     "BatchReward",

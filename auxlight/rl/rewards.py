@@ -18,9 +18,9 @@ class Reward(ABC):
 
     An own reward is one class::
 
-        class Agreement(Reward):                       # with the human labels
+        class OwnLoss(Reward):                         # of the images that were labelled, after the step
             def after_step(self, learner, batch, target, evaluation, before):
-                return target.probabilities.gather(1, batch.auxiliary[:, None]).squeeze(1)
+                return torch.full((len(batch.primary),), -learner.primary_loss(batch))
 
     Args:
         batch_size: of the evaluation batches.

@@ -44,7 +44,7 @@ def test_every_kind_of_run_is_one_that_the_command_line_takes(monkeypatch, capsy
     study, candidates, reset = (read(SMALL / f"{name}.yaml") for name in ("cifar100_3", "candidates", "reset"))
     runs = {run.method: run for run in [*candidates.runs(), *study.tuning_runs()]}
     runs |= {run.method: run for run in reset.runs() if run.method in ("reset_batch", "online")}
-    assert len(runs) == 15 + 7 + 2
+    assert len(runs) == 15 + 8 + 2
     for run in runs.values():
         with pytest.raises(SystemExit) as stop:
             main(["fit", *run.words, "--print_config"])
