@@ -28,7 +28,7 @@ def test_the_use_of_many_labels_can_be_rewarded_as_elsewhere():
 
 
 def test_data_without_human_labels_are_refused():
-    with pytest.raises(InputError, match="AgreementReward needs human sub-labels. Found data without"):
+    with pytest.raises(InputError, match="AgreementReward needs human sub-labels"):
         reward_of([[1.0, 0.0]], None)
 
 
