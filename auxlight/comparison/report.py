@@ -153,7 +153,7 @@ def _diagnostics(rows: pd.DataFrame) -> list[str]:
     return lines + _means(
         rows,
         LABELS,
-        "The last epoch's labels (see `LabelUsage`) and weights; the entropy loss is minus the entropy.",
+        "The last epoch's labels (see `LabelUsage`), weights and mean reward; the entropy loss is minus the entropy.",
     )
 
 

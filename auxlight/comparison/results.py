@@ -12,7 +12,7 @@ from auxlight.comparison.statistics import Scores
 # Of the labels that the last epoch trained with, their weights, and minus the entropy of the agent.
 LABELS = (
     *("labels/decided", "labels/confidence", "labels/effective", "labels/human_ari"),
-    *("train/weight_mean", "train/weight_std", "agent/entropy_loss"),
+    *("train/weight_mean", "train/weight_std", "agent/entropy_loss", "agent/reward"),
 )
 METRICS = ("accuracy", "precision", "recall", "f1")
 
