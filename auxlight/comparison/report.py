@@ -136,9 +136,12 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
     ]
     for control, found in compared.items():
         apart = [one.method for one in found if one.is_distinguishable]
-        alike = [one.method for one in found if not one.is_distinguishable]
+        alone = [one.method for one in found if one.interval.half != one.interval.half]
+        alike = [one.method for one in found if not one.is_distinguishable and one.method not in alone]
         lines.append(f"- Distinguishable from {control}: {', '.join(apart) or 'none'}.")
         lines.append(f"- Not distinguishable from {control}: {', '.join(alike) or 'none'}.")
+        if alone:
+            lines.append(f"- Of one seed, so that nothing can be tested: {', '.join(alone)}.")
     lines += _diagnostics(rows)
     plots = _plots(comparison, data, rows)
     return [*lines, "", *(f"![{path.stem}]({quote(path.name)})" for path in plots), ""]

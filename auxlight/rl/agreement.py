@@ -14,8 +14,8 @@ class AgreementReward(Reward):
     """A control: the agent is told whether its label is the human one.
 
     r_i = t_{i h_i} − entropy_weight · H, with t the target and h the human label; the first term is 0 where an image
-    has none. No noise, no doubt whose label it was: what an agent makes of this is what its network, its algorithm and
-    its schedule allow with labels worth learning, whatever the reward.
+    has none. No noise, no doubt whose label it was: how far an agent gets, with its schedule, when the reward is clear.
+    Other labels, which follow what it sees, may be easier.
 
     Args:
         entropy_weight: see `Reward`.
