@@ -65,7 +65,7 @@ def test_validation_chooses_and_fresh_seeds_run_the_choice(tmp_path):
     for run in runs:
         pretend(run, 0.7)
     page = write_report(mine).read_text()
-    assert "tried up to 4 settings with 1 seed(s)" in page and "| data | single | 3 | lr 0.05 |" in page
+    assert "tried up to 4 settings with 1 seed(s)" in page and "| single | 3 | lr 0.05 |" in page
     assert json.loads(table(mine)["setting"][0]) == {LR: 0.05}
 
 
@@ -121,5 +121,5 @@ def test_the_command_line_reads_a_tuning(tmp_path, monkeypatch, capsys):
     )
     main(["compare", "--config", str(path)])
     printed = capsys.readouterr().out
-    assert "with 2 seed(s)" in printed and "| data | human | 4 | lr 0.01, aux_weight 1 |" in printed
+    assert "with 2 seed(s)" in printed and "| human | 4 | lr 0.01, aux_weight 1 |" in printed
     assert len(list(Path(tmp_path / "out/tuning").rglob("result.json"))) == 2 * (2 + 4)
