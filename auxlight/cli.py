@@ -96,7 +96,6 @@ class AuxlightCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(PhaseProgressBar())
         if any(name.endswith("Inspection") for name in chosen):  # the user's own, instead of the default one
             config.inspection.every_n_epochs = 0
-        self._steps_before = steps_of(path) if path and Path(path).is_file() else None
         if self.subcommand == "fit" and path:
             run = Path(path).resolve().parent.parent
             logger = trainer.logger
@@ -104,6 +103,11 @@ class AuxlightCLI(LightningCLI):
             folder = (arguments.get("save_dir"), arguments.get("name")) if arguments else (None, None)
             if arguments and folder[0] and run.parent == Path(folder[0], folder[1] or "").resolve():
                 arguments.version = run.name
+
+    def before_fit(self) -> None:
+        """Remember where the run stands: it may write over its checkpoint."""
+        path = self.config[self.subcommand].ckpt_path
+        self._steps_before = steps_of(path) if path and Path(path).is_file() else None
 
     def after_fit(self) -> None:
         """Read the test set once, and say where everything lies."""
@@ -139,10 +143,10 @@ def main(args: ArgsType = None) -> None:
         words = sys.argv[1:] if args is None else args
         if isinstance(words, list):
             check_command(words)
-        if isinstance(words, list) and words[0] in OWN_COMMANDS:
-            # Only now: their libraries are slow to import.
-            importlib.import_module(f"auxlight.{OWN_COMMANDS[words[0]]}.cli").main(words[1:])
-            return
+            if words[0] in OWN_COMMANDS:
+                # Only now: their libraries are slow to import.
+                importlib.import_module(f"auxlight.{OWN_COMMANDS[words[0]]}.cli").main(words[1:])
+                return
         AuxlightCLI(
             AuxiliaryClassifier,
             ImageDataModule,

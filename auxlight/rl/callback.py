@@ -247,7 +247,7 @@ class RLAuxCallback(L.Callback):
         self._game, self._tally = game, Tally(labeler.actions)
         if not first:
             labeler.before_play(module.trunk)
-        labeler.epochs_played += not first
+            labeler.epochs_played += 1
 
     def _explore(self, trainer: L.Trainer, game: OnlineGame, batch: Batch, seen: Tensor) -> AuxiliaryTarget:
         with isolated_rng(self._seed(trainer, "explore", int(batch.index[0]))):
