@@ -37,7 +37,7 @@ def fit(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the run inherits it, and may outlive this process
         except BlockingIOError:
-            raise BlockingIOError("another process is at this run") from None
+            raise BlockingIOError(f"another process is at {folder}") from None
         if Path(cwd, last).is_file():
             words = [*words, f"--ckpt_path={last}"]
         about = {**about, "command": shlex.join(["auxlight", *words]), "started": time.time()}

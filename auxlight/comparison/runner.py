@@ -66,37 +66,46 @@ def run_all(runs: Sequence[Run], workers: Workers | None = None, title: str = "r
 
     Returns:
         The runs that failed; the output of each lies in its folder's `log.txt`.
+
+    Raises:
+        InputError: all that ended failed for one reason, whatever their method: what is missing to them, such as data,
+            is missing to the others too, which are not begun.
     """
     waiting = [run for run in runs if not run.result.is_file()]
     if len(waiting) < len(runs):
         print(f"{len(runs) - len(waiting)} of {len(runs)} {title} are finished already.")
     if not waiting:
         return []
-    failed = []
+    failed: list[Run] = []
+    reasons: set[str] = set()
     with workers or Processes() as crew, LiveView(runs, crew.slots, title) as view:
         futures = {crew.submit(run): run for run in waiting}
         unfinished = set(futures)
         while unfinished:
             done, unfinished = wait(unfinished, timeout=view.interval, return_when=FIRST_COMPLETED)
             for future in done:
-                trouble = _trouble(future, futures[future])
-                if trouble:
-                    failed.append(futures[future])
-                view.ended(futures[future], trouble)
+                run, reason = futures[future], _reason(future, futures[future])
+                if reason:
+                    failed.append(run)
+                    reasons.add(reason)
+                view.ended(run, reason and f"see {run.folder / 'log.txt'}: {reason}")
             view.show()
+            none_finished = len(failed) == len(waiting) - len(unfinished)
+            if unfinished and none_finished and len(reasons) == 1 < len({run.method for run in failed}):
+                raise InputError(f"The first {len(failed)} {title} failed for one reason, no more are begun. {reason}")
     return failed
 
 
-def _trouble(future: Future[bool], run: Run) -> str:
+def _reason(future: Future[bool], run: Run) -> str:
     """Why a run is not finished; "" if it is."""
     error = future.exception()
     if error is not None:
         return ": ".join([type(error).__name__, *str(error).splitlines()[-1:]])  # a cluster sends a stack trace along
     if not future.result():
         log = run.folder / "log.txt"
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.is_file() else []
-        return ": ".join([f"see {log}", *(line.strip()[:300] for line in lines[-1:])])
-    return "" if run.result.is_file() else f"finished, but {run.folder} is not shared with this machine"
+        lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+        return lines[-1].strip().removeprefix("auxlight: error: ")[:300] if lines else "it ended without a word"
+    return "" if run.result.is_file() else "it finished, but its folder is not shared with this machine"
 
 
 def call(run: Run) -> tuple[list[str], dict[str, object], str, str]:

@@ -108,7 +108,7 @@ class Comparison:
             kept there, and what is in them does not run again.
 
     Raises:
-        InputError: no method, no control, no seed, or a reference that is no control.
+        InputError: no method, no control, no seed, a reference that is no control, or a method's grid without a tuning.
     """
 
     def __init__(
@@ -145,6 +145,11 @@ class Comparison:
             raise InputError(
                 "`seeds` of the tuning must be others than those of the comparison, which are to be fresh. "
                 f"Found both with {sorted(set(tuning.seeds) & set(self.seeds))}."
+            )
+        if tuning is None and any(method.grid for method in methods.values()):
+            raise InputError(
+                "`grid` of a method is laid over that of a `tuning`, which must be there. Found none: "
+                "is a further --config missing, which has it?"
             )
         for name in (*methods, *self.data):
             if not re.fullmatch(r"\w[\w.-]*", name):

@@ -112,7 +112,7 @@ def test_a_broken_run_is_reported_and_the_others_finish(tmp_path, capsys, monkey
     assert "**1 runs still to come**: 1 of wrong." in printed.out and "| single | 1 |" in printed.out
     log = next((tmp_path / "runs").rglob("wrong/*/seed_0/log.txt"))
     reason = log.read_text().splitlines()[-1]
-    assert "aux_weight" in reason and reason in printed.err
+    assert "aux_weight" in reason and f"see {log}: {reason.removeprefix('auxlight: error: ')}" in printed.err
 
 
 def test_the_report_says_what_may_be_said(tmp_path):
@@ -221,6 +221,7 @@ def test_another_config_is_another_run(tmp_path):
         ({"reference": "human"}, "`reference`"),
         ({"methods": {"a/b": Method([str(CONFIGS / "single.yaml")], control=True)}}, "'a/b'"),
         ({"common": Common(["nowhere.yaml"])}, "nowhere.yaml"),
+        ({"methods": {"a": Method([], control=True, grid={"model.aux_weight": [1]})}}, "a `tuning`"),
     ],
 )
 def test_each_mistake_gets_one_line(options, part):
