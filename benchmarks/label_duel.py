@@ -5,8 +5,9 @@
 Each network trains on four labellings at once, an equal share of the target each, in places of their own: human labels;
 clusters of each primary class in the network's own features after 4 epochs of 50 steps, as in the small study, which
 have no share before; clusters in those of the untrained network (looks); random labels. After 500 and 1,000 steps the
-exact look-ahead gradient (as in `label_votes.py`) says what a little more of each label would do to the primary loss of
-held-out images, after a step on uniform labels. Of 2,000 images that the network has not trained on:
+exact look-ahead gradient (MAXL's hypergradient with `meta_split`, and what the influence reward pays for) says what a
+little more of each label would do to the primary loss of held-out images, after a step on uniform labels. Of 2,000
+images that the network has not trained on:
 
 - duel: the share for which the first labelling's label is the better one; batch: the share of batches of 100 for which
   its labels are the better ones on average.

@@ -1,9 +1,9 @@
-"""What the gradient of one step says of labels, and how to count it; for benchmarks and their tests."""
+"""What the gradient of one step says of labels, and how to count it."""
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from auxlight import Batch, LookAheadGradient, UniformLabels
@@ -60,14 +60,6 @@ def shuffled(chosen: Tensor, primary: Tensor, seed: int) -> Tensor:
     return mixed
 
 
-def vote(slopes: Tensor, chosen: Tensor, block: Tensor) -> float:
-    """Share of the block's other labels that would lower the loss less than the image's own does; ties count half."""
-    own = slopes.gather(1, chosen[:, None])
-    others = block.clone().scatter(1, chosen[:, None], False)
-    worse = ((slopes > own) + 0.5 * (slopes == own)) * others
-    return float((worse.sum(1) / others.sum(1)).mean())
-
-
 def preferred(one: Tensor, other: Tensor, sizes: Sequence[int]) -> tuple[float, float]:
     """Share of images, and of batches of these sizes, in which the first slope (B,) is lower; ties count half."""
     gap = other - one
@@ -78,19 +70,3 @@ def preferred(one: Tensor, other: Tensor, sizes: Sequence[int]) -> tuple[float, 
 def known(logits: Tensor, chosen: Tensor, places: Tensor) -> float:
     """Share of images whose chosen label has the highest logit among its places, (B, K) bool."""
     return float((logits.masked_fill(~places, -torch.inf).argmax(1) == chosen).float().mean())
-
-
-def kinship(slopes: Tensor, primary: Tensor, human: Tensor, block: Tensor) -> float:
-    """Adjusted R² of the human sub-classes inside the primary classes."""
-    centred = ((slopes - (slopes * block).sum(1, keepdim=True) / block.sum(1, keepdim=True)) * block).double()
-    centred = nn.functional.normalize(centred)
-    (inside, free_inside), (total, free_total) = spread(centred, human), spread(centred, primary)
-    return 1 - (inside / free_inside) / (total / free_total)
-
-
-def spread(values: Tensor, group: Tensor) -> tuple[float, int]:
-    """Sum of squares about the groups' means, and its degrees of freedom."""
-    _, member = group.unique(return_inverse=True)
-    size = member.bincount()
-    means = torch.zeros(len(size), values.shape[1], dtype=values.dtype).index_add(0, member, values) / size[:, None]
-    return float((values - means[member]).square().sum()), len(values) - len(size)

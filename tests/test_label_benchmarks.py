@@ -74,23 +74,6 @@ def test_the_gradient_is_that_of_a_step_with_a_little_more_of_a_label(measures: 
             assert float(found[image, label]) == pytest.approx(slope, rel=1e-5, abs=1e-9)
 
 
-def test_a_vote_counts_the_worse_labels_of_the_block(measures: Any) -> None:
-    generator = torch.Generator().manual_seed(0)
-    hierarchy = LabelHierarchy((4, 2, 6))
-    primary = torch.randint(3, (50,), generator=generator)
-    chosen = hierarchy.to_global(primary, torch.randint(6, (50,), generator=generator))
-    slopes = torch.randint(-3, 3, (50, 12), generator=generator).float()  # with ties
-    shares = []
-    for slope, label, y in zip(slopes.tolist(), chosen.tolist(), primary.tolist(), strict=True):
-        others = [k for k in range(12) if hierarchy.parents[k] == y and k != label]
-        worse = sum(1.0 if slope[k] > slope[label] else 0.5 if slope[k] == slope[label] else 0.0 for k in others)
-        shares.append(worse / len(others))
-    found = measures.vote(slopes, chosen, hierarchy.mask[primary])
-    assert found == pytest.approx(sum(shares) / len(shares), abs=1e-6)
-    best = slopes.scatter(1, chosen[:, None], -10.0)
-    assert measures.vote(best, chosen, hierarchy.mask[primary]) == 1.0
-
-
 def test_the_lower_slope_is_preferred(measures: Any) -> None:
     one, other = torch.tensor([-1.0, 3.0, 0.0, 5.0, 2.0, 0.0]), torch.tensor([0.0, 2.0, 0.0, 0.0, 9.0, 1.0])
     # Differences 1, −1, 0, −5, 7, 1: by image three of six and a tie; batches of means 1, −2 and 4.
@@ -126,27 +109,6 @@ def test_shuffled_labels_stay_in_their_class(measures: Any) -> None:
     kept = (mixed == human).float()[primary == 0].mean()
     assert abs(float(kept) - 1 / 40) < 0.02
     assert not torch.equal(mixed, measures.shuffled(human, primary, seed=2))
-
-
-def test_kinship_is_one_for_groups_of_equals_and_nothing_for_noise(measures: Any) -> None:
-    generator = torch.Generator().manual_seed(0)
-    hierarchy = LabelHierarchy((30, 30))
-    human = torch.arange(60).repeat(4)
-    primary = hierarchy.parents[human]
-    block = hierarchy.mask[primary]
-
-    def noise() -> Tensor:
-        return torch.randn(len(human), 60, generator=generator)
-
-    group = torch.randn(60, 60, generator=generator)[human]
-    length = 10 ** (3 * torch.rand(len(human), 1, generator=generator))  # of no image more than of another
-    planted = length * (group + 100.0 * torch.randn(len(human), 1, generator=generator))
-    outside = 1000.0 * noise() * ~block
-    assert measures.kinship(planted + outside, primary, human, block) == pytest.approx(1.0, abs=1e-5)
-    # So many small groups explain a quarter of plain noise; adjusted, nothing.
-    assert abs(measures.kinship(length * noise() + outside, primary, human, block)) < 0.03
-    # Equal parts of group and noise: half of the variance.
-    assert measures.kinship(length * (group + noise()) + outside, primary, human, block) == pytest.approx(0.5, abs=0.05)
 
 
 def test_labellings_side_by_side_do_not_share_a_class(side_by_side: Any) -> None:

@@ -4,9 +4,8 @@
 
 - `{{report STUDY}}`: a comparison's report.
 - `{{gap STUDY METHOD CONTROL}}`: a difference with its interval; CONTROL `best` is the one that validated best.
-- `{{horizon LABELS-LABELS …}}`, `{{votes LABELS …}}`, `{{duels LABELS-LABELS …}}`, `{{heads LABELS …}}`: rows of
-  `label_horizon.txt`, `label_votes.txt` and, the last two, `label_duel.txt`. `{{votes LABELS:FIGURE,…}}` has these
-  figures alone.
+- `{{horizon LABELS-LABELS …}}`, `{{duels LABELS-LABELS …}}`, `{{heads LABELS …}}`: rows of `label_horizon.txt` and, the
+  last two, `label_duel.txt`.
 """
 
 import json
@@ -76,17 +75,6 @@ def horizon(*pairs: str) -> str:
     return "\n".join(f"| {row} |" for row in rows)
 
 
-def votes(*labels: str) -> str:
-    """Rows of `benchmarks/label_votes.py`: of networks that train on these labels."""
-    found, rows = figures("label_votes.txt"), []
-    for one in labels:
-        name, _, only = one.partition(":")
-        wanted = ("vote", "fresh", "control", "known", "kinship")
-        cells = [cell(found, f"{name}_{key}", ".3f") if not only or key in only.split(",") else "" for key in wanted]
-        rows.append(" | ".join([name.replace("-", " − "), *cells]))
-    return "\n".join(f"| {row} |" for row in rows)
-
-
 def duels(*pairs: str) -> str:
     """Rows of `benchmarks/label_duel.py`: how often the first labelling of a pair is preferred."""
     found, keys = figures("label_duel.txt"), ("duel", "shuffled_duel", "first_order_duel", "batch", "first_order_batch")
@@ -119,7 +107,7 @@ def build(template: str, plots: bool = True) -> str:
         return re.sub(r"\{\{(.+?)\}\}", value, template, flags=re.DOTALL)
 
 
-PIECES: dict[str, Callable[..., str]] = {"horizon": horizon, "votes": votes, "duels": duels, "heads": heads}
+PIECES: dict[str, Callable[..., str]] = {"horizon": horizon, "duels": duels, "heads": heads}
 
 if __name__ == "__main__":
     (ROOT / "RESULTS.md").write_text(build((HERE / "template.md").read_text()))
