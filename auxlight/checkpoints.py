@@ -79,14 +79,18 @@ def _flat(value: Any, prefix: str = "model") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def best_checkpoint() -> ModelCheckpoint:
+class BestCheckpoint(ModelCheckpoint):
     """Keeps ``best.ckpt``, the epoch of the highest validation accuracy."""
-    return ModelCheckpoint(filename="best", enable_version_counter=False, monitor="val/accuracy", mode="max")
+
+    def __init__(self) -> None:
+        super().__init__(filename="best", enable_version_counter=False, monitor="val/accuracy", mode="max")
 
 
-def last_checkpoint() -> ModelCheckpoint:
+class LastCheckpoint(ModelCheckpoint):
     """Writes ``last.ckpt`` after each epoch, from which a run resumes to the same weights.
 
     `save_last` of the best checkpoint would not do: it writes only when the score improves, and from inside the epoch.
     """
-    return ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)

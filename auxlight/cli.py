@@ -11,10 +11,9 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from auxlight.checkpoints import best_checkpoint, check_file, check_model, last_checkpoint, steps_of
+from auxlight.checkpoints import BestCheckpoint, LastCheckpoint, check_file, check_model, steps_of
 from auxlight.datamodules import ImageDataModule
 from auxlight.distributed import leave_devices
 from auxlight.errors import InputError
@@ -38,6 +37,8 @@ OWN_HELP = (
 
 class AuxlightCLI(LightningCLI):
     """LightningCLI with auxlight's links and defaults; after a fit it tests the checkpoint that validated best."""
+
+    _best: BestCheckpoint | None = None  # of a fit: what it tests in the end, whatever else the user keeps
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -89,7 +90,8 @@ class AuxlightCLI(LightningCLI):
         if path:
             check_model(path, self._asked_for, config.model)
         if self.subcommand == "fit" and trainer.enable_checkpointing is not False:
-            self.trainer_defaults["callbacks"] += [best_checkpoint(), last_checkpoint()]
+            self._best = BestCheckpoint()
+            self.trainer_defaults["callbacks"] += [self._best, LastCheckpoint()]
         callbacks = trainer.callbacks or []
         chosen = [str(c.class_path) for c in (callbacks if isinstance(callbacks, list) else [callbacks])]
         if trainer.enable_progress_bar is not False and not any(path.endswith("ProgressBar") for path in chosen):
@@ -111,8 +113,7 @@ class AuxlightCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Read the test set once, and say where everything lies."""
-        callback = self.trainer.checkpoint_callback  # None in a fast_dev_run
-        checkpoint = callback if isinstance(callback, ModelCheckpoint) else None
+        checkpoint = self._best if self._best in self.trainer.checkpoint_callbacks else None  # not in a fast_dev_run
         best = checkpoint.best_model_path if checkpoint else ""
         tests = self.config[self.subcommand].test_after_fit
         if self._steps_before == self.trainer.global_step and self.trainer.is_global_zero:

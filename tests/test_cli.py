@@ -445,6 +445,15 @@ def test_checkpoints_can_be_left_out(capsys):
     assert "Checkpoints" not in capsys.readouterr().out
 
 
+def test_what_validated_best_is_tested_beside_a_users_own_checkpoints(capsys):
+    keep = ["--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.callbacks.save_top_k=-1"]
+    main([*arguments("single", "data/digits"), "--data.num_train=200", "--trainer.max_epochs=2", *keep])
+    out = capsys.readouterr().out
+    checkpoints = Path("logs/single/version_0/checkpoints")
+    assert f"{checkpoints / 'best.ckpt'} (best val/accuracy)" in out
+    assert len(list(checkpoints.glob("epoch=*.ckpt"))) == 2
+
+
 def test_a_defect_of_ours_is_not_mistaken_for_the_users(monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError("some defect")

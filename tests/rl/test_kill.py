@@ -11,7 +11,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
 from auxlight import AgentLabels, DigitsDataModule, ImprovementReward, MultiHeadVGG, RLAuxCallback
-from auxlight.checkpoints import last_checkpoint
+from auxlight.checkpoints import LastCheckpoint
 from auxlight.rl import PaperPPO
 from tests.devices import SERVER
 from tests.quiet import TRAINER
@@ -55,7 +55,7 @@ def run(folder, agent_steps=0, main_steps=0, **options):
         scheduler=partial(StepLR, step_size=1, gamma=0.5),
     )
     agent = RLAuxCallback(agent=partial(PaperPPO, n_epochs=2), reward=KillingReward(agent_steps), **options)
-    checkpoint = last_checkpoint()
+    checkpoint = LastCheckpoint()
     checkpoint.dirpath = str(folder)
     arguments = TRAINER | {"enable_checkpointing": True}
     trainer = L.Trainer(max_epochs=3, callbacks=[agent, KillingCallback(main_steps), checkpoint], **arguments)
