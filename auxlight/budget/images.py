@@ -82,7 +82,7 @@ class DigitTasks(TaskData):
 
     Tasks: digit (10 classes), parity, size (below 4, below 7, above), loops (none, one, two), and noise (2 classes
     drawn by chance for each image: nothing can be learned of it, and it helps nobody). The first 1,437 images are for
-    seed and pool, the last 360, from other writers, are the test set.
+    seed and pool, the last 360 are the test set.
     """
 
     LOOPS = (1, 0, 0, 0, 0, 0, 1, 0, 2, 1)

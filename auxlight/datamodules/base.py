@@ -130,7 +130,7 @@ class ImageDataModule(L.LightningDataModule):
             return
         train = self.load_split(train=True).check(self.hierarchy, "training")
         test = self.load_split(train=False).check(self.hierarchy, "test")
-        strata = train.primary if train.auxiliary is None else train.auxiliary
+        strata = next(labels for labels in (train.strata, train.auxiliary, train.primary) if labels is not None)
         chosen, val = stratified_split(strata, "val_split", self.val_split, self.seed)
         if self.num_train is not None:
             chosen = chosen[balanced_subset(strata[chosen], self.num_train, self.seed)]

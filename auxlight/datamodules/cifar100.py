@@ -48,6 +48,8 @@ class CIFAR100SuperclassDataModule(MirroredDataModule):
     ) -> None:
         hierarchy, self.fine_to_auxiliary = _hierarchy(primary_level, auxiliary_level, psi)
         self.fine_to_primary = level_labels(primary_level)
+        _, stratum = _hierarchy(primary_level, 100, None) if primary_level < 100 else (None, None)
+        self.fine_to_stratum = torch.arange(100) if stratum is None else stratum
         self.primary_level: Level = primary_level
         self.auxiliary_level = auxiliary_level
         super().__init__(
@@ -86,7 +88,7 @@ class CIFAR100SuperclassDataModule(MirroredDataModule):
                 f"CIFAR-100's fine labels must lie in 0 … 99. Found {int(label.min())} … {int(label.max())}."
             )
         auxiliary = None if self.fine_to_auxiliary is None else self.fine_to_auxiliary[label]
-        return ImageSet(image, self.fine_to_primary[label], auxiliary)
+        return ImageSet(image, self.fine_to_primary[label], auxiliary, self.fine_to_stratum[label])
 
 
 def _names(level: Level, classes: Tensor) -> list[str]:

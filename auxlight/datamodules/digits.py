@@ -16,8 +16,7 @@ class DigitsDataModule(ImageDataModule):
     """1,797 handwritten digits (UCI ML, shipped with scikit-learn), enlarged from 8 × 8 to 32 × 32.
 
     Primary task: even or odd. The digit itself is the human sub-label, so ψ = 5. The first 1,437 images are for
-    training and validation; the last 360, from other writers, are the test set. See `ImageDataModule` for the
-    arguments.
+    training and validation; the last 360 are the test set. See `ImageDataModule` for the arguments.
 
     `root` and `download` are accepted, so that one command line fits every data set; nothing is read from there.
     """

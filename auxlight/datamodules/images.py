@@ -21,11 +21,14 @@ class ImageSet:
         image: (N, C, H, W) uint8.
         primary: (N,) int64, in [0, C).
         auxiliary: (N,) int64 human sub-label in block order, in [0, K), or None.
+        strata: (N,) int64, the finest classes there are, which all splits hold alike: by default the auxiliary ones, or
+            else the primary ones. What a run exposes of them as labels is then no matter of its splits.
     """
 
     image: Tensor
     primary: Tensor
     auxiliary: Tensor | None = None
+    strata: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image)

@@ -122,3 +122,15 @@ def test_the_split_is_stratified_by_fine_class(write):
     data.setup()
     seen = torch.cat([batch.auxiliary for batch in data.val_dataloader()])
     assert sorted(seen.tolist()) == list(range(100))  # one of the three images of each
+
+
+@pytest.mark.parametrize("primary", [3, 20])
+def test_what_is_exposed_as_auxiliary_labels_is_no_matter_of_the_splits(primary, write):
+    """Methods with human labels of one level, of another, and without any have the same images."""
+    kept = []
+    for auxiliary, psi in ((100, None), (None, 3), (None, 9), *([(20, None)] if primary == 3 else [])):
+        options = {"primary_level": primary, "auxiliary_level": auxiliary, "psi": psi, "meta_split": 0.5}
+        data = CIFAR100SuperclassDataModule(write("cifar100"), batch_size=10, val_split=1 / 3, num_train=200, **options)
+        data.setup()
+        kept.append([data.sample(split, 300, 0).index.tolist() for split in ("train", "meta", "val")])
+    assert all(splits == kept[0] for splits in kept) and all(kept[0])
