@@ -132,7 +132,7 @@ class AuxlightTrainer(L.Trainer):
             raise InputError(f"`output` must be a .npz file. Found output={output!r}.")
         writable(path)
         load_network(model, ckpt_path)
-        for difference in differences(ckpt_path, datamodule.batch_size) if view == "trained" else ():
+        for difference in differences(ckpt_path, datamodule) if view == "trained" else ():
             print(f"Note: {difference}: training images get other crops than in the run. `--view plain` has none.")
         model.to(self.strategy.root_device)
         datamodule.prepare_data()

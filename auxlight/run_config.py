@@ -5,12 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
 from auxlight.checkpoints import check_file
 from auxlight.errors import InputError
 from auxlight.seeding import global_seed
+
+# Of the data: on what order and augmentation of the training images depend.
+ORDER = (
+    *("batch_size", "num_train", "num_labelled", "labelled_share", "val_split", "meta_split", "seed"),
+    *("crop_padding", "flip"),
+)
 
 
 class FitConfig(SaveConfigCallback):
@@ -70,25 +77,24 @@ def run_config(ckpt_path: str) -> Path:
     return Path(ckpt_path).resolve().parent.parent / "config.yaml"
 
 
-def differences(ckpt_path: str, batch_size: int) -> list[str]:
-    """In what a run differs from this process, of all that its augmentations depend on.
+def differences(ckpt_path: str, data: L.LightningDataModule) -> list[str]:
+    """In what a run differs from this process, of all that order and augmentation of its images depend on.
 
     Args:
         ckpt_path: of the run.
-        batch_size: of this process.
+        data: of this process.
     """
     config = _read(run_config(ckpt_path))
-    trainer, data = config.get("trainer") or {}, config.get("data") or {}
+    trainer, then = config.get("trainer") or {}, (config.get("data") or {}).get("init_args") or {}
     compared = {
-        "seed_everything": (config.get("seed_everything"), global_seed()),
-        "data.batch_size": ((data.get("init_args") or {}).get("batch_size"), batch_size),
+        f"data.{name}": (then[name], data.hparams[name]) for name in ORDER if name in then.keys() & data.hparams
     }
-    found = [
-        f"{name} was {run} in the run, and is {now} here"
-        for name, (run, now) in compared.items()
-        if run not in (None, now)
-    ]
+    if config.get("seed_everything") is not None:
+        compared["seed_everything"] = (config["seed_everything"], global_seed())
+    found = [f"{name} was {run} in the run, and is {now} here" for name, (run, now) in compared.items() if run != now]
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    if devices == "auto" and trainer.get("accelerator") != "cpu":
+        devices = max(1, torch.cuda.device_count())  # as many as a run here would have
     if str(devices) not in ("1", "auto", "None") or str(nodes) not in ("1", "None"):
         found.append(f"the run had devices={devices}, num_nodes={nodes}")
     return found

@@ -180,6 +180,9 @@ def test_crops_that_cannot_be_the_runs_are_noted(checkpoint, capsys):
     main(["label", f"--ckpt_path={checkpoint}", "--seed_everything=7", "--data.batch_size=10"])
     out = capsys.readouterr().out
     assert "seed_everything was 0 in the run, and is 7 here" in out and "data.batch_size was 20" in out
+    main(["label", f"--ckpt_path={checkpoint}", "--data.num_train=60", "--data.flip=true"])
+    out = capsys.readouterr().out
+    assert "data.num_train was 100 in the run, and is 60 here" in out and "data.flip was False" in out
     main(["label", f"--ckpt_path={checkpoint}", "--seed_everything=7", "--view=plain"])
     assert "Note" not in capsys.readouterr().out
 
