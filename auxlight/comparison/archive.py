@@ -15,19 +15,20 @@ from auxlight.outputs import write_whole
 RUNS, EPOCHS = "runs.csv", "epochs.csv"
 
 
-def pack(comparison: Comparison, folder: Path) -> None:
+def pack(comparison: Comparison, archive: Path | None) -> None:
     """Write `runs.csv`, a row for each finished run, and `epochs.csv`, a row for each epoch that was validated.
 
-    Rows of other runs (of methods, seeds or configs that the comparison does not have) stay as they are.
+    In an archive rows of other runs (of methods, seeds or configs that the comparison does not have) stay as they are.
 
     Args:
         comparison: whose finished runs, those of the tuning among them.
-        folder: of the two files.
+        archive: folder of the two files; None for the comparison's own.
 
     Raises:
         InputError: a folder that is none, or files that are no archive.
     """
-    others, points = read_archive(folder)
+    folder = archive or comparison.folder
+    others, points = read_archive(archive) if archive else ([], [])
     runs = [run for run in comparison.known_runs() if run.result.is_file()]
     own = {run.key for run in runs}
     epochs = [{"folder": run.key, **row} for run in runs for row in json.loads(run.result.read_text())["epochs"]]
@@ -106,6 +107,7 @@ def _write(run: Run, row: dict[str, str], epochs: list[dict[str, float]]) -> Non
         "test": {f"test/{name}": float(row[f"test_{name}"]) for name in METRICS if f"test_{name}" in row},
         "last_epochs": None if last is None else float(last),
         "epochs": epochs,
+        "trained": int(row["epochs"]),
         "seconds": float(row["seconds"]),
         "cpu_seconds": float(row["cpu_seconds"]),
         "device": row["device"],

@@ -66,7 +66,7 @@ def main(words: Sequence[str]) -> None:
         print("Stopped. Start again to go on from the last checkpoints.", file=sys.stderr)
         raise SystemExit(130) from None
     finally:  # also what was finished before an interruption
-        pack(comparison, comparison.archive or comparison.folder)
+        pack(comparison, comparison.archive)
     path = write_report(comparison)
     print(path.read_text())
     table = (comparison.archive or comparison.folder) / RUNS

@@ -36,7 +36,8 @@ class RunRecord(L.Callback):
             is the result's "last_epochs".
 
     Raises:
-        InputError: at the start of the fit, one with fewer epochs than `last_epochs`, or of unknown length.
+        InputError: at the start of the fit, one with fewer epochs than `last_epochs`, or of unknown length; at its end,
+            one that ended before them, or was never validated.
     """
 
     def __init__(self, folder: str, tested: bool = True, last_epochs: int = 0) -> None:
@@ -48,7 +49,7 @@ class RunRecord(L.Callback):
         self.commits = [commit()]
         self.clock = TrainingClock()
         self._update = 0.0
-        self._fitted = False
+        self._trained: int | None = None  # epochs, once the fit is over
         self._before: list[torch.Tensor] = []
         self._labels = LabelRecorder()
         self._progress: dict[str, float | None] = {}
@@ -115,7 +116,7 @@ class RunRecord(L.Callback):
         self.clock.stop()
         if self.epochs and self.epochs[-1]["epoch"] == trainer.current_epoch:
             self.epochs[-1] |= logged(trainer)  # what is logged of training comes after validation
-        if trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
+        if self.last_epochs and trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
             self.test_accuracies.append(accuracy_on_test(trainer, pl_module))
         self._say(trainer, epoch=trainer.current_epoch + 1)
         self.clock.start()
@@ -127,17 +128,27 @@ class RunRecord(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The end of a run that is not tested."""
-        self._fitted = True
+        self._trained = trainer.current_epoch
         if not self.tested:
             self._write(trainer)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The end of one that is. A test by itself, of whatever checkpoint, leaves the result alone."""
-        if self._fitted:
+        if self._trained is not None:
             self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
         """Everything, at once and whole."""
+        if not self.epochs:
+            raise InputError(
+                "A run of a comparison must be validated once at least: set `check_val_every_n_epoch` and "
+                "`limit_val_batches` so that it is. Found no validation in all of its epochs."
+            )
+        if len(self.test_accuracies) < self.last_epochs:
+            raise InputError(
+                f"The paper's protocol needs the last {self.last_epochs} of `max_epochs`, and nothing that ends a run "
+                f"before them. Found {len(self.test_accuracies)}, at an end after {self._trained} epochs."
+            )
         test = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
         result = {
             "validation": max((row.get("val/accuracy", 0.0) for row in self.epochs), default=0.0),
@@ -145,6 +156,7 @@ class RunRecord(L.Callback):
             "test_accuracies": self.test_accuracies,
             "last_epochs": sum(self.test_accuracies) / self.last_epochs if self.last_epochs else None,
             "epochs": self.epochs,
+            "trained": self._trained,
             **self.clock.spent,
             "device": device(trainer),
             "commit": " ".join(self.commits),
@@ -169,7 +181,7 @@ class RunRecord(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with them; the test of an earlier epoch's checkpoint takes none away."""
-        if self._fitted:
+        if self._trained is not None:
             return
         self.commits = list(dict.fromkeys([*state_dict["commits"], *self.commits]))  # a run of several says so
         self.epochs, self.test_accuracies = state_dict["epochs"], state_dict["test_accuracies"]

@@ -136,12 +136,12 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
     ]
     for control, found in compared.items():
         apart = [one.method for one in found if one.is_distinguishable]
-        alone = [one.method for one in found if one.interval.half != one.interval.half]
-        alike = [one.method for one in found if not one.is_distinguishable and one.method not in alone]
+        untested = [one.method for one in found if one.p != one.p]
+        alike = [one.method for one in found if not one.is_distinguishable and one.method not in untested]
         lines.append(f"- Distinguishable from {control}: {', '.join(apart) or 'none'}.")
         lines.append(f"- Not distinguishable from {control}: {', '.join(alike) or 'none'}.")
-        if alone:
-            lines.append(f"- Of one seed, so that nothing can be tested: {', '.join(alone)}.")
+        if untested:
+            lines.append(f"- Of one seed or one difference, so that nothing can be tested: {', '.join(untested)}.")
     lines += _diagnostics(rows)
     plots = _plots(comparison, data, rows)
     return [*lines, "", *(f"![{path.stem}]({quote(path.name)})" for path in plots), ""]
@@ -182,7 +182,8 @@ def gap_text(found: Difference) -> str:
     interval = found.interval
     if interval.half != interval.half:
         return f"{100 * interval.mean:+.1f}"
-    return f"{100 * interval.mean:+.1f} ± {100 * interval.half:.1f} (p {found.adjusted:.2g})"
+    p = "no test" if found.p != found.p else f"p {found.adjusted:.2g}"
+    return f"{100 * interval.mean:+.1f} ± {100 * interval.half:.1f} ({p})"
 
 
 def _plots(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[Path]:

@@ -40,12 +40,12 @@ def table(comparison: Comparison, runs: Sequence[Run] | None = None) -> pd.DataF
                 "validation_accuracy": result["validation"],
                 **{f"test_{name}": result["test"].get(f"test/{name}") for name in METRICS},
                 "last_epochs_accuracy": result.get("last_epochs"),
-                "epochs": _trained(result["epochs"]),
+                "epochs": int(result["trained"]),
                 **_means(result["epochs"]),
                 **{name: row[name] for row in result["epochs"][-1:] for name in LABELS if name in row},
                 "seconds": result["seconds"],
                 "cpu_seconds": result["cpu_seconds"],
-                "seconds_per_epoch": result["seconds"] / max(1, _trained(result["epochs"])),
+                "seconds_per_epoch": result["seconds"] / max(1, int(result["trained"])),
                 "device": result["device"],
                 "commit": result["commit"],
                 "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
@@ -54,11 +54,6 @@ def table(comparison: Comparison, runs: Sequence[Run] | None = None) -> pd.DataF
             }
         )
     return pd.DataFrame(rows)
-
-
-def _trained(epochs: list[dict[str, float]]) -> int:
-    """Epochs of training: not each is validated."""
-    return max((int(row["epoch"]) + 1 for row in epochs), default=0)
 
 
 def _means(epochs: list[dict[str, float]]) -> dict[str, float]:

@@ -154,9 +154,13 @@ class Comparison:
         for name in (*methods, *self.data):
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise InputError(f"Names of methods and data must be of letters, digits, `_.-`. Found {name!r}.")
-        for path in self._files():
-            if not Path(path).is_file():
-                raise InputError(f"`configs` must be files. Found none at {path}.")
+        for part in self._parts():
+            for path in part.configs:
+                if not Path(path).is_file():
+                    raise InputError(f"`configs` must be files. Found none at {path}.")
+            for word in part.arguments:
+                if word.split("=")[0] in ("--config", "-c"):  # a run belongs to what its `configs` say
+                    raise InputError(f"`arguments` must name no config: `configs` has those. Found {word!r}.")
 
     @property
     def controls(self) -> list[str]:
@@ -233,6 +237,5 @@ class Comparison:
         last_epochs = PAPERS_EPOCHS if self.protocol == "paper" and reads_test else 0
         return Run(method, data, seed, words, folder, setting, reads_test, last_epochs)
 
-    def _files(self) -> list[str]:
-        parts: list[Method | Common] = [*self.methods.values(), *self.data.values(), self.common]
-        return [path for part in parts for path in part.configs]
+    def _parts(self) -> list[Method | Common]:
+        return [*self.methods.values(), *self.data.values(), self.common]

@@ -73,6 +73,17 @@ def test_an_archive_keeps_what_a_comparison_of_less_does_not_have(tmp_path):
     assert {path.name: sorted(path.read_text().splitlines()) for path in archive.iterdir()} == files
 
 
+def test_without_an_archive_the_table_is_of_this_comparison_alone(tmp_path):
+    """Not of the same method with other arguments as well, which nobody could tell apart."""
+    for epochs in (1, 2):
+        study = comparison(tmp_path, "single", epochs=epochs)
+        for run in study.runs():
+            pretend(run, 0.7)
+        pack(study, None)
+        assert pd.read_csv(tmp_path / "runs.csv")["folder"].tolist() == [run.key for run in study.runs()]
+        assert set(pd.read_csv(tmp_path / "epochs.csv")["folder"]) == {study.runs()[0].key}
+
+
 @pytest.mark.parametrize("damage", ["foreign", "merged", "half", "file", "no epochs"])
 def test_what_is_no_archive_is_refused_in_one_line(tmp_path, damage):
     study, archive = comparison(tmp_path / "a", "single"), tmp_path / "archive"

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -87,7 +88,7 @@ def test_the_checkpoint_that_is_tested_takes_no_epoch_away(tmp_path):
     record = RunRecord(str(tmp_path))
     record.load_state_dict(state(2, 3.0))  # a resumed run
     assert record.commits[0] == "abc" and len(record.commits) == 2  # went on with other code
-    record.on_fit_end(None, None)
+    record.on_fit_end(SimpleNamespace(current_epoch=2), None)
     record.load_state_dict(state(1, 1.5))  # its best checkpoint
     assert len(record.epochs) == 2 and record.clock.spent["seconds"] == 3.0
 
@@ -99,7 +100,8 @@ def test_a_test_by_itself_leaves_the_result_alone(tmp_path):
 
 def test_time_of_epochs_that_are_not_validated_survives_an_interruption(tmp_path):
     """Validated after the fourth epoch alone; the checkpoint is of the third."""
-    whole, first, second = (RunRecord(str(tmp_path), tested=False) for _ in range(3))
+    whole, second = (RunRecord(str(tmp_path), tested=False) for _ in range(2))
+    first = RunRecord(str(tmp_path))
     fit(tmp_path, [whole], epochs=4, check_val_every_n_epoch=4)
     trainer = fit(tmp_path, [first], epochs=3, check_val_every_n_epoch=4)[1]
     trainer.save_checkpoint(tmp_path / "third.ckpt")
@@ -111,6 +113,32 @@ def test_time_of_epochs_that_are_not_validated_survives_an_interruption(tmp_path
 def test_the_papers_protocol_needs_its_epochs(tmp_path):
     with pytest.raises(InputError, match="needs `max_epochs` of 15 at least"):
         fit(tmp_path, [RunRecord(str(tmp_path), last_epochs=15)], epochs=2)
+
+
+def test_a_run_that_ends_before_the_papers_epochs_has_no_result(tmp_path):
+    with pytest.raises(InputError, match="Found 1, at an end after 2 epochs"):
+        fit(tmp_path, [RunRecord(str(tmp_path), tested=False, last_epochs=2)], epochs=3, max_steps=8)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_run_that_was_never_validated_has_no_result(tmp_path):
+    with pytest.raises(InputError, match="must be validated once"):
+        fit(tmp_path, [RunRecord(str(tmp_path), tested=False)], epochs=1, limit_val_batches=0)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_without_the_papers_protocol_the_test_set_is_not_read(tmp_path, monkeypatch):
+    """Also where only the steps are counted."""
+    monkeypatch.setattr("auxlight.comparison.record.accuracy_on_test", lambda *_: pytest.fail("it was read"))
+    fit(tmp_path, [RunRecord(str(tmp_path), tested=False)], epochs=-1, max_steps=6)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["test_accuracies"] == [] and result["last_epochs"] is None
+
+
+def test_epochs_count_that_are_not_validated(tmp_path):
+    fit(tmp_path, [RunRecord(str(tmp_path), tested=False)], epochs=5, check_val_every_n_epoch=2)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["trained"] == 5 and [row["epoch"] for row in result["epochs"]] == [1, 3]
 
 
 def test_a_recorded_run_ends_where_an_unrecorded_one_does(tmp_path):

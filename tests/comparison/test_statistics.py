@@ -71,11 +71,29 @@ def test_a_true_gain_is_found():
     assert found >= 99
 
 
-@pytest.mark.parametrize(("gaps", "p"), [([0.0, 0.0, 0.0], 1.0), ([0.5, 0.5], 0.0)])
-def test_equal_gaps_have_a_clear_answer(gaps, p):
-    scores = {"control": dict.fromkeys(range(len(gaps)), 1.0), "other": {i: 1.0 + gap for i, gap in enumerate(gaps)}}
-    (found,) = differences(scores, "control")
-    assert found.p == p
+def test_gaps_that_are_all_nothing_are_no_difference():
+    (found,) = differences({"control": {0: 0.7, 1: 0.9}, "other": {0: 0.7, 1: 0.9}}, "control")
+    assert found.p == found.adjusted == 1.0
+
+
+def test_equal_gaps_are_not_tested():
+    """Neither as floats, of which 0.6 − 0.5 and 0.5 − 0.4 differ."""
+    scores = {"control": {0: 0.5, 1: 0.4}, "same": {0: 0.6, 1: 0.5}, "other": {0: 0.7, 1: 0.9}}
+    found = {one.method: one for one in differences(scores, "control")}
+    assert math.isnan(found["same"].p) and math.isnan(found["same"].adjusted)
+    assert not found["same"].is_distinguishable
+    assert found["other"].adjusted == found["other"].p  # what is not tested does not count
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_accuracies_on_a_small_test_set_claim_nothing_by_their_coarseness(seeds):
+    """Three equal methods, 360 test images: differences coincide in one pair of seeds of twenty."""
+    rng = np.random.default_rng(5)
+    claims = 0
+    for _ in range(1000):
+        scores = {f"m{i}": dict(enumerate(rng.binomial(360, 0.95, size=seeds) / 360)) for i in range(3)}
+        claims += any(found.is_distinguishable for found in differences(scores, "m0"))
+    assert claims / 1000 <= 0.06
 
 
 def test_a_single_seed_tells_nothing():
