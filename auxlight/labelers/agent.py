@@ -30,9 +30,9 @@ class AgentLabels(Labeler):
         weight_exponents: see `LabelActions`.
         block_relative: see `LabelActions`.
         sharpness: see `LabelActions`.
-        trunk: the agent's eyes, images → (B, trunk.feature_dim); by default a VGG of the main network's depth and
-            width with group norm (PPO compares log-probabilities from evaluation and from training, which batch norm
-            would make differ; the paper's agent has batch norm).
+        trunk: the agent's eyes, images → (B, trunk.feature_dim), of which what is frozen stays so; by default a VGG of
+            the main network's depth and width with group norm (PPO compares log-probabilities from evaluation and from
+            training, which batch norm would make differ; the paper's agent has batch norm).
         shared_trunk: no eyes of its own: the agent sees the main network's features (detached, behind a layer norm),
             so that labels cost almost nothing. The paper's agent has its own, which need not learn what the main
             network happens to know.
@@ -116,9 +116,6 @@ class AgentLabels(Labeler):
             self.snapshot = Snapshot(trunk)
         num_primary = hierarchy.num_primary if self.sees_primary else 0
         self.network = AgentNetwork(eyes, feature_dim, self.feature_dim, self.actions.sizes, num_primary)
-        # Trained by the agent's own optimizer in its own phase; the main optimizer and DDP leave it alone.
-        self.network.requires_grad_(False)
-        self.network.eval()
 
     def train(self, mode: bool = True) -> "AgentLabels":
         """The agent acts in evaluation mode, whatever the main network does."""

@@ -1,6 +1,7 @@
 """The agent's network: eyes, label and weight logits, value."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 class AgentNetwork(nn.Module):
     """What is seen → features → action logits and value.
 
-    Plain PyTorch: the RL library wraps it, labelling needs nothing else.
+    Plain PyTorch: the RL library wraps it, labelling needs nothing else. Without gradient and in evaluation mode, but
+    where it `learns`: the main optimizer and DDP leave it alone.
 
     Args:
         eyes: what is seen of the images, such as (B, C, H, W) → (B, eyes_dim).
@@ -39,6 +41,20 @@ class AgentNetwork(nn.Module):
         for layer, gain in ((self.action_head, 0.01), (self.value_head, 1.0)):
             nn.init.orthogonal_(layer.weight, gain)
             nn.init.zeros_(layer.bias)
+        self._learning = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        self.requires_grad_(False)
+        self.eval()
+
+    @contextmanager
+    def learns(self) -> Iterator[None]:
+        """Inside this block its parameters have gradients, but those that were frozen when it was made."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in self._learning)
+        try:
+            yield
+        finally:
+            self.requires_grad_(False)
+            self.zero_grad()
 
     def features(self, seen: Tensor, primary: Tensor | None = None) -> Tensor:
         """(B, feature_dim) of what is seen, (B, …), and of one-hot primary labels (B, num_primary) where shown."""

@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from auxlight.distributed import from_first_device
 from auxlight.errors import InputError
@@ -30,6 +31,13 @@ class Snapshot(nn.Module):
                 f"`snapshot` needs a trunk that can be copied. Found {type(network).__name__}, which cannot "
                 f"({' '.join(str(error).split())[:200]}): leave it out."
             ) from error
+        if any(
+            isinstance(hook, SpectralNorm) for part in network.modules() for hook in part._forward_pre_hooks.values()
+        ):
+            raise InputError(
+                "`snapshot` needs a trunk that is what its parameters say. Found old-style spectral norm: use "
+                "torch.nn.utils.parametrizations.spectral_norm."
+            )
         for part in self.network.modules():  # they watch, or steer, the original
             part._forward_hooks.clear()
             part._forward_pre_hooks.clear()

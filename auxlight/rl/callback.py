@@ -1,5 +1,6 @@
 """Where Lightning and the agent meet."""
 
+import copy
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -107,6 +108,10 @@ class RLAuxCallback(L.Callback):
         self._game: OnlineGame | None = None
         self._tally: Tally | None = None
         self._played: Tally | None = None
+        self._batches = 0
+        self._resumed = False
+        self._before: dict[str, Any] | None = None
+        self._learner: ModuleLearner | None = None
 
     @property
     def player(self) -> OnPolicyAlgorithm | None:
@@ -122,9 +127,9 @@ class RLAuxCallback(L.Callback):
         """Check what the game needs."""
         module, labeler = check_module(pl_module)
         check_trainer(trainer, RLAuxCallback)
-        check_data(trainer, self.reward)
+        check_data(trainer, self.reward, module)
         check_reward(self.reward, module)
-        if self.start_from is not None and not labeler.epochs_played:
+        if self.start_from is not None and not self._resumed:
             import_agent(labeler.network, self.start_from)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -146,10 +151,11 @@ class RLAuxCallback(L.Callback):
         if batch_idx == 0 and self._epoch_played != trainer.current_epoch:
             self._begin_epoch(trainer, pl_module)
         elif self.online and self._game is None and self._plays(trainer):  # resumed inside an epoch
+            self._batches = self._batches_of_epoch(trainer, batch_idx)
             self._begin_online(trainer, module, labeler, batch_idx)
         if self._game is None:
             return
-        if not self._explores(trainer, batch_idx):
+        if not self._explores(batch_idx):
             self._game.skip_step()
             return
         self._game.before_step()
@@ -161,7 +167,7 @@ class RLAuxCallback(L.Callback):
         """An online agent is rewarded, and learns."""
         module, labeler = check_module(pl_module)
         labeler.explorer = None
-        if self._game is None or self._player is None or self._tally is None or not self._explores(trainer, batch_idx):
+        if self._game is None or self._player is None or self._tally is None or not self._explores(batch_idx):
             return
         with isolated_rng(self._seed(trainer, "learn", batch_idx)):
             self._tally.add(self._game.after_step(batch))
@@ -175,6 +181,20 @@ class RLAuxCallback(L.Callback):
             self._played.write_histograms(trainer.logger, trainer.global_step - 1)
         self._played = None
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """One that is written while the agent plays (on a cluster's signal) is of the moment before: it plays anew."""
+        if self._before is None:
+            return
+        _, labeler = check_module(pl_module)
+        name = next(name for name, part in pl_module.named_modules() if part is labeler)
+        if self._learner is not None:
+            self._learner.amend(checkpoint)
+        checkpoint["state_dict"] |= {f"{name}.{key}": value for key, value in self._before["labeler"].items()}
+        checkpoint["callbacks"][self.state_key] = self._before["callback"]
+        # Lightning still counts the last epoch's batches here, all of them, and would take this epoch for trained.
+        batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """No exploration outside of a fit."""
         labeler = getattr(getattr(pl_module, "labelled_task", None), "labeler", None)
@@ -185,6 +205,9 @@ class RLAuxCallback(L.Callback):
     def _begin_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         module, labeler = check_module(pl_module)
         epoch = trainer.current_epoch
+        self._batches = self._batches_of_epoch(trainer)
+        agent = {name: value.clone() for name, value in labeler.state_dict().items()}
+        self._before = {"labeler": agent, "callback": copy.deepcopy(self.state_dict())}
         if epoch == 0 and not self._pretrained:
             for number in range(self.pretrain_epochs):
                 self._play(trainer, module, labeler, f"pretraining {number}")
@@ -195,10 +218,11 @@ class RLAuxCallback(L.Callback):
             else:
                 self._play(trainer, module, labeler, str(epoch))
         self._epoch_played = epoch
+        self._before = None
 
     def _play(self, trainer: L.Trainer, module: AuxiliaryClassifier, labeler: AgentLabels, name: str) -> None:
         data = cast(Any, trainer).datamodule
-        steps = self._steps(trainer)
+        steps = self._steps()
         learner, tally = ModuleLearner(trainer, module, labeler), Tally(labeler.actions)
         game = LabellingGame(
             learner,
@@ -213,15 +237,14 @@ class RLAuxCallback(L.Callback):
         player = self._player = self._player or self._make_player(trainer, labeler, env, module.device)
         progress = AgentProgress(trainer, f"Epoch {name} · agent", steps)
         learner.snapshot()
+        self._learner = learner
         labeler.before_play(module.trunk)
-        labeler.network.requires_grad_(True)
-        with isolated_rng(self._seed(trainer, name)), progress.bar:
+        with isolated_rng(self._seed(trainer, name)), progress.bar, labeler.network.learns():
             try:
                 report = player.play(env, steps, progress)
             finally:
                 learner.restore()
-                labeler.network.requires_grad_(False)
-                labeler.network.zero_grad()
+                self._learner = None
         labeler.epochs_played += 1
         if name == str(trainer.current_epoch):
             self._log(trainer, module, tally, report)
@@ -232,8 +255,7 @@ class RLAuxCallback(L.Callback):
     def _begin_online(
         self, trainer: L.Trainer, module: AuxiliaryClassifier, labeler: AgentLabels, first: int = 0
     ) -> None:
-        batches = range(first, int(trainer.num_training_batches))
-        steps = sum(self._explores(trainer, batch_idx) for batch_idx in batches)
+        steps = sum(self._explores(batch_idx) for batch_idx in range(first, self._batches))
         if not steps:
             return
         data = cast(Any, trainer).datamodule
@@ -253,18 +275,23 @@ class RLAuxCallback(L.Callback):
         with isolated_rng(self._seed(trainer, "explore", int(batch.index[0]))):
             return game.choose(batch, seen)
 
-    def _steps(self, trainer: L.Trainer) -> int:
-        """Of the agent's epoch; `limit_train_batches` is honoured."""
-        return max(1, round(self.epoch_fraction * int(trainer.num_training_batches)))
+    def _batches_of_epoch(self, trainer: L.Trainer, begun: int = 0) -> int:
+        """The main network's, of which some have begun; `limit_train_batches` and `max_steps` are honoured."""
+        batches = int(trainer.num_training_batches)
+        return batches if trainer.max_steps < 0 else min(batches, trainer.max_steps - trainer.global_step + begun)
+
+    def _steps(self) -> int:
+        """Of the agent's epoch."""
+        return max(1, round(self.epoch_fraction * self._batches))
 
     def _plays(self, trainer: L.Trainer) -> bool:
         """Whether this is one of the agent's epochs."""
         return trainer.current_epoch % self.every_n_epochs == 0
 
-    def _explores(self, trainer: L.Trainer, batch_idx: int) -> bool:
+    def _explores(self, batch_idx: int) -> bool:
         """Whether this is one of the agent's steps, which lie evenly among the main network's."""
-        batches, steps = int(trainer.num_training_batches), self._steps(trainer)
-        return batch_idx * steps % batches < steps
+        steps = self._steps()
+        return batch_idx * steps % self._batches < steps
 
     def _seed(self, trainer: L.Trainer, *coordinates: int | str) -> int:
         return derive_seed(global_seed(), "agent", trainer.current_epoch, trainer.global_rank, *coordinates)
@@ -300,6 +327,7 @@ class RLAuxCallback(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state as soon as the agent exists."""
+        self._resumed = True
         self._saved = state_dict["player"]
         self._epoch_played = state_dict["epoch_played"]
         self._pretrained = state_dict["pretrained"]

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, cast
 
 import lightning as L
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities import rank_zero_warn
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -69,10 +70,15 @@ def check_trainer(trainer: L.Trainer, kind: type) -> None:
         )
     if sum(isinstance(callback, kind) for callback in cast(Any, trainer).callbacks) > 1:
         raise InputError("One RLAuxCallback plays all of a module's agent epochs. Found several: keep one.")
-    if trainer.accumulate_grad_batches != 1:
+    scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in cast(Any, trainer).callbacks)
+    if trainer.accumulate_grad_batches != 1 or scheduled:
+        found = (
+            "GradientAccumulationScheduler"
+            if scheduled
+            else f"accumulate_grad_batches={trainer.accumulate_grad_batches}"
+        )
         raise InputError(
-            "RLAuxCallback takes one step of the main network per batch. Found "
-            f"accumulate_grad_batches={trainer.accumulate_grad_batches}: raise `batch_size` instead."
+            f"RLAuxCallback takes one step of the main network per batch. Found {found}: raise `batch_size` instead."
         )
     if trainer.precision in ("64-true", "bf16-true", "16-true"):
         raise InputError(
@@ -81,7 +87,7 @@ def check_trainer(trainer: L.Trainer, kind: type) -> None:
         )
 
 
-def check_data(trainer: L.Trainer, reward: Reward) -> ImageDataModule:
+def check_data(trainer: L.Trainer, reward: Reward, module: AuxiliaryClassifier) -> ImageDataModule:
     """The data module, if it has the images that the game draws."""
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, ImageDataModule):
@@ -99,7 +105,7 @@ def check_data(trainer: L.Trainer, reward: Reward) -> ImageDataModule:
             "`held_out` of the reward needs held-out training images. Found meta_split=0: set `data.meta_split` to "
             "their share, such as 0.1."
         )
-    if data.meta_split and not reward.held_out:
+    if data.meta_split and not reward.held_out and module.combiner.judges_by != "meta":
         rank_zero_warn(
             f"`data.meta_split` holds {data.meta_split:.0%} of the training images out, but nothing uses them: set "
             "`held_out` of the reward, or meta_split to 0."

@@ -19,7 +19,7 @@ from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.modules.joint_losses import JointLosses, looks_through
 from auxlight.networks.buffers import Slot, evaluation_mode, lent_buffers, put_into_place
 from auxlight.seeding import derive_seed, generator_states, global_seed, isolated_rng, set_generators
-from auxlight.tasks import LabelledTask
+from auxlight.tasks import AuxiliaryTask, LabelledTask
 
 
 class Begun(NamedTuple):
@@ -74,6 +74,8 @@ class ModuleLearner:
         """See `Learner.train_on`."""
         optimizer = self.trainer.optimizers[0]
         strategy = self.trainer.strategy
+        for task in self.module.tasks:
+            cast(AuxiliaryTask, task).before_step(self.module.trunk)
 
         def closure() -> Tensor:
             optimizer.zero_grad()
@@ -179,6 +181,28 @@ class ModuleLearner:
             "combiner": copy.deepcopy(self.module.combiner.state_dict()),
             "precision": copy.deepcopy(self.trainer.precision_plugin.state_dict()),
         }
+
+    def amend(self, checkpoint: dict[str, Any]) -> None:
+        """Put the canonical state into a checkpoint that Lightning makes in the middle of a game.
+
+        Args:
+            checkpoint: before it is written.
+        """
+        kept = self._canonical
+        if kept is None:
+            return
+        canonical = {(id(slots), name): value for slots, name, _, value in kept["tensors"]}
+        state = checkpoint["state_dict"]
+        for prefix, part in self.module.named_modules(remove_duplicate=False):
+            for slots in (part._parameters, part._buffers):
+                for name in slots:
+                    key = f"{prefix}.{name}" if prefix else name
+                    if key in state and (id(slots), name) in canonical:
+                        state[key] = canonical[id(slots), name]
+        state.update({f"combiner.{name}": value for name, value in kept["combiner"].items()})
+        checkpoint |= {"optimizer_states": kept["optimizers"], "lr_schedulers": kept["schedulers"]}
+        if kept["precision"]:
+            checkpoint[type(self.trainer.precision_plugin).__qualname__] = kept["precision"]
 
     @torch.no_grad()
     def restore(self) -> None:

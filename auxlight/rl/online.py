@@ -1,7 +1,7 @@
 """The game without a second pass: the agent explores in the main network's own epoch, and learns beside it."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from auxlight.rl.game import Labelled, check_rewards
 from auxlight.rl.learner import Learner
 from auxlight.rl.observations import ImageObservation, as_tensors
 from auxlight.rl.player import Player
+from auxlight.rl.policy import AgentPolicy
 from auxlight.rl.rewards import Reward
 
 
@@ -119,12 +120,13 @@ class OnlineGame:
     def _learn(self, last_values: Tensor, over: bool) -> None:
         agent = self.player.agent
         agent.rollout_buffer.compute_returns_and_advantage(last_values, np.full(agent.n_envs, over))
-        agent.policy.requires_grad_(True)
         try:
-            with torch.enable_grad(), self.player.averaged_gradients():
+            with (
+                torch.enable_grad(),
+                cast(AgentPolicy, agent.policy).network.learns(),
+                self.player.averaged_gradients(),
+            ):
                 agent.train()
         finally:
-            agent.policy.requires_grad_(False)
-            agent.policy.optimizer.zero_grad()
             agent.policy.set_training_mode(False)
         agent.logger.dump()

@@ -116,7 +116,7 @@ class Player:
         with self.averaged_gradients():
             for length in self.rollouts(steps):
                 self.prepare(length)
-                self.agent.learn(length * env.num_envs, callback, reset_num_timesteps=False)
+                self.agent.learn(length * env.num_envs, callback, log_interval=1, reset_num_timesteps=False)
         return self.report()
 
     def report(self) -> dict[str, float]:
@@ -135,7 +135,8 @@ class Player:
             gradient /= self.devices
 
         parameters = self.agent.policy.parameters() if self.devices > 1 else ()
-        hooks = [parameter.register_post_accumulate_grad_hook(average) for parameter in parameters]  # type: ignore[no-untyped-call]
+        learning = [parameter for parameter in parameters if parameter.requires_grad]
+        hooks = [parameter.register_post_accumulate_grad_hook(average) for parameter in learning]  # type: ignore[no-untyped-call]
         try:
             yield
         finally:

@@ -6,14 +6,24 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from stable_baselines3 import PPO
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
-from auxlight import AgentLabels, DigitsDataModule, HumanLabels, InputError, MultiHeadVGG, RLAuxCallback
+from auxlight import (
+    AgentLabels,
+    DigitsDataModule,
+    ExemplarTask,
+    HumanLabels,
+    InputError,
+    MultiHeadVGG,
+    RLAuxCallback,
+    RotationTask,
+)
 from auxlight.rl import BatchReward, PaperPPO
 from auxlight.rl.module_learner import ModuleLearner
+from auxlight.rl.player import Player
 from tests.quiet import TRAINER
 
 
@@ -89,7 +99,7 @@ def make_module(data, kind=MultiHeadVGG, **arguments):
 def fit(callback=None, epochs=2, seed=0, ckpt_path=None, extra=(), kind=MultiHeadVGG, **arguments):
     L.seed_everything(seed, verbose=False)
     data = DigitsDataModule(num_train=200, batch_size=50)
-    names = ("accumulate_grad_batches", "precision", "gradient_clip_val")
+    names = ("accumulate_grad_batches", "precision", "gradient_clip_val", "max_steps")
     trainer_arguments = {name: arguments.pop(name) for name in names if name in arguments}
     module = make_module(data, kind, **arguments)
     callback = callback or RLAuxCallback(reward=BatchReward(batch_size=64))
@@ -174,6 +184,46 @@ def test_a_step_of_the_game_is_a_step_of_lightning():
     assert callback.checked
 
 
+def test_a_step_of_the_game_is_one_for_tasks_that_keep_books():
+    """An exemplar task's teacher follows in the game as outside of it."""
+
+    class Told(RotationTask):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def before_step(self, trunk):
+            self.calls += 1
+
+    tasks = [Told(), ExemplarTask()]
+    callback = Checked(reward=BatchReward(batch_size=64))
+    fit(callback, epochs=1, tasks=tasks)
+    assert tasks[0].calls == 4 + 4  # of the game and of the main epoch
+    (before, after), *_ = callback.around
+    assert_equal(after, before)  # the teacher is put back
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_the_agent_plays_no_more_than_is_left_of_max_steps(online, monkeypatch):
+    """A schedule by steps, which ends with the run, would refuse more."""
+    schedule = {"scheduler": partial(OneCycleLR, max_lr=0.1, total_steps=6), "scheduler_interval": "step"}
+    reward, reports, report = Counted(batch_size=64), [], Player.report
+    monkeypatch.setattr(Player, "report", lambda player: reports.append(report(player)) or reports[-1])
+    trainer, _ = fit(RLAuxCallback(reward=reward, online=online), epochs=-1, max_steps=6, **schedule)
+    assert trainer.global_step == 6 and reward.steps == 4 + 2
+    assert ["value_loss" in found for found in reports] == [True, True]  # in the last epoch, too, the agent learned
+
+
+class Counted(BatchReward):
+    """Counts the steps that it rewards."""
+
+    steps = 0
+
+    def after_step(self, *arguments):
+        self.steps += 1
+        return super().after_step(*arguments)
+
+
 def test_same_seed_same_weights_other_seed_other_weights():
     (_, one), (_, same), (_, other) = fit(seed=3), fit(seed=3), fit(seed=4)
     assert_equal(dict(one.state_dict()), dict(same.state_dict()))
@@ -256,6 +306,11 @@ def test_an_own_step_is_played_too():
 def test_what_the_game_cannot_honour_is_refused(trainer_arguments, callback_arguments, message):
     with pytest.raises(InputError, match=message):
         fit(RLAuxCallback(**callback_arguments), epochs=1, **trainer_arguments)
+
+
+def test_gradients_that_are_accumulated_later_are_refused():
+    with pytest.raises(InputError, match="Found GradientAccumulationScheduler"):
+        fit(extra=[GradientAccumulationScheduler({1: 2})])
 
 
 def test_two_callbacks_are_refused():

@@ -18,17 +18,19 @@ from tests.quiet import TRAINER
 
 
 class KillingReward(ImprovementReward):
-    """Kills the process after so many steps of the game."""
+    """Kills the process after so many steps of the game; writes a checkpoint first where there is a path for it."""
 
-    def __init__(self, steps):
+    def __init__(self, steps, path=None):
         super().__init__(32)
-        self.left = steps
+        self.left, self.path = steps, path
 
-    def after_step(self, *arguments):
+    def after_step(self, learner, *arguments):
         self.left -= 1
         if self.left == 0:
+            if self.path is not None:  # as Lightning does when a cluster says that the time is over
+                learner.trainer.save_checkpoint(self.path)
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().after_step(*arguments)
+        return super().after_step(learner, *arguments)
 
 
 class KillingCallback(L.Callback):
@@ -42,7 +44,7 @@ class KillingCallback(L.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(folder, agent_steps=0, main_steps=0, **options):
+def run(folder, agent_steps=0, main_steps=0, saves=False, **options):
     torch.set_num_threads(1)
     L.seed_everything(0, verbose=False)
     data = DigitsDataModule(num_train=200, batch_size=50)
@@ -54,7 +56,11 @@ def run(folder, agent_steps=0, main_steps=0, **options):
         optimizer=partial(SGD, lr=0.05, momentum=0.9),
         scheduler=partial(StepLR, step_size=1, gamma=0.5),
     )
-    agent = RLAuxCallback(agent=partial(PaperPPO, n_epochs=2), reward=KillingReward(agent_steps), **options)
+    agent = RLAuxCallback(
+        agent=partial(PaperPPO, n_epochs=2),
+        reward=KillingReward(agent_steps, folder / "last.ckpt" if saves else None),
+        **options,
+    )
     checkpoint = LastCheckpoint()
     checkpoint.dirpath = str(folder)
     arguments = TRAINER | {"enable_checkpointing": True}
@@ -86,6 +92,19 @@ def whole(tmp_path_factory):
 )
 def test_it_ends_where_the_uninterrupted_one_does(at, epochs_kept, whole, tmp_path):
     check(tmp_path, at, epochs_kept, whole)
+
+
+@pytest.mark.parametrize("agent_steps", [3, 10], ids=["in the first agent epoch", "in the last agent epoch"])
+def test_a_checkpoint_from_inside_the_game_is_of_the_moment_before(agent_steps, whole, tmp_path):
+    check(tmp_path, {"agent_steps": agent_steps, "saves": True}, 0, whole)
+
+
+def test_so_it_is_in_a_pretraining(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    assert exit_code(tmp_path / "whole", pretrain_epochs=2) == 0
+    whole = torch.load(tmp_path / "whole" / "end.pt", weights_only=True)
+    check(tmp_path / "killed", {"agent_steps": 6, "saves": True}, 0, whole, pretrain_epochs=2)
 
 
 def test_so_does_one_that_learns_online(tmp_path):

@@ -4,6 +4,7 @@ from functools import partial
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from sb3_contrib import TRPO, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from torch.optim import LBFGS, SGD
@@ -20,10 +21,12 @@ from auxlight import (
     InputError,
     MultiHeadVGG,
     RLAuxCallback,
+    SLGrad,
 )
 from auxlight.combiners import WeightedSum
 from auxlight.rl import PaperPPO
 from auxlight.rl.module_learner import ModuleLearner
+from auxlight.rl.player import EpochMeans
 from auxlight.seeding import isolated_rng
 from tests.quiet import TRAINER
 from tests.rl.test_callback import assert_equal, state_of
@@ -501,6 +504,46 @@ def test_a_run_starts_from_an_exported_agent(labeler, tmp_path):
     assert_equal(dict(around.agent), dict(first.labelled_task.labeler.network.state_dict()))
 
 
+def test_every_fit_but_a_resumed_one_starts_from_it(tmp_path):
+    _, module, callback, _ = fit()
+    callback.export_agent(tmp_path / "agent.zip")
+    exported = copy.deepcopy(module.labelled_task.labeler.network.state_dict())
+    torch.nn.init.ones_(module.labelled_task.labeler.network.value_head.bias)  # another agent by now
+    data = DigitsDataModule(num_train=200, batch_size=50)
+    starting = {"agent": partial(PaperPPO, n_epochs=2), "reward": BATCH(), "start_from": tmp_path / "agent.zip"}
+    checkpoint = ModelCheckpoint(tmp_path, filename="first")
+    for resumes in (False, True):
+        around = Around()
+        callbacks = [around, RLAuxCallback(**starting), checkpoint]
+        before = copy.deepcopy(module.labelled_task.labeler.network.state_dict())
+        trainer = L.Trainer(max_epochs=1 + resumes, callbacks=callbacks, **TRAINER | {"enable_checkpointing": True})
+        trainer.fit(module, data, ckpt_path=tmp_path / "first.ckpt" if resumes else None)
+        assert_equal(dict(around.agent), dict(before if resumes else exported))
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_frozen_eyes_stay_as_they_are(online):
+    trunk = VGG(11, 0.0625, norm="group")
+    trunk.layers[0].requires_grad_(False)
+    frozen = {name for name, parameter in trunk.named_parameters() if not parameter.requires_grad}
+    _, module, _, around = fit(labeler={"trunk": trunk}, online=online)
+    for name, value in module.labelled_task.labeler.network.named_parameters():
+        assert torch.equal(value, around.agent[name]) == (name.removeprefix("eyes.") in frozen), name
+    assert frozen and not any(p.requires_grad for p in module.labelled_task.labeler.network.parameters())
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_every_update_is_in_the_report(online, monkeypatch):
+    """Also of an algorithm that by itself would only report each hundredth."""
+    read = EpochMeans.read
+    counts = []
+    monkeypatch.setattr(
+        EpochMeans, "read", lambda writer: counts.append(len(writer.values["value_loss"])) or read(writer)
+    )
+    fit(agent=partial(A2C, n_steps=1), online=online)
+    assert counts == [STEPS]
+
+
 def test_another_agents_file_is_refused(tmp_path):
     _, _, callback, _ = fit()
     callback.export_agent(tmp_path / "agent.zip")
@@ -601,6 +644,15 @@ def test_images_that_are_held_out_for_nothing_are_announced():
     trainer = L.Trainer(max_epochs=1, limit_train_batches=1, callbacks=[RLAuxCallback(reward=BATCH())], **TRAINER)
     with pytest.warns(UserWarning, match="holds 20% of the training images out, but nothing uses them"):
         trainer.fit(module, data)
+
+
+def test_images_that_a_rule_judges_by_are_held_out_for_something(recwarn):
+    data = DigitsDataModule(num_train=250, batch_size=50, meta_split=0.2)
+    labeler = AgentLabels(feature_dim=16)
+    module = MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, labeler=labeler, combiner=SLGrad(held_out=True))
+    callbacks = [RLAuxCallback(reward=BATCH())]
+    L.Trainer(max_epochs=1, limit_train_batches=1, callbacks=callbacks, **TRAINER).fit(module, data)
+    assert not [warning for warning in recwarn if "nothing uses them" in str(warning.message)]
 
 
 def test_held_out_images_must_exist():

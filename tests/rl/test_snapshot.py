@@ -97,6 +97,15 @@ def test_a_trunk_that_cannot_be_copied_is_refused():
         Snapshot(trunk)
 
 
+def test_a_trunk_whose_weights_a_hook_makes_is_refused():
+    trunk = torch.nn.Sequential(torch.nn.utils.spectral_norm(torch.nn.Linear(4, 4)))
+    with pytest.raises(InputError, match="old-style spectral norm"):
+        Snapshot(trunk)
+    layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(4, 4)).eval()
+    snapshot, image = Snapshot(layer), torch.randn(3, 4)
+    assert torch.equal(snapshot(image), layer(image))
+
+
 def test_a_snapshot_evaluates_without_gradient_and_follows_nothing():
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4), torch.nn.BatchNorm1d(4)).double()
     snapshot, image = Snapshot(network), torch.randn(5, 3, 2, 2, dtype=torch.float64)
