@@ -85,7 +85,7 @@ class ForwardMode(ClassDerivative):
             raise InputError(
                 "The exact hypergradient needs a forward-mode derivative of every operation of the network. "
                 f"Found one without: {' '.join(str(error).split())[:200]} Set the `derivative` of LookAheadGradient or "
-                "NeumannGradient to auxlight.FiniteDifference."
+                "NeumannGradient to auxlight.FiniteDifference; for SLGrad and InfluenceReward use other operations."
             ) from error
         if tangent is None:
             raise InputError("The auxiliary losses must depend on trainable parameters. Found that they do not.")

@@ -49,13 +49,18 @@ def kept_rng() -> Iterator[None]:
 def isolated_rng(seed: int) -> Iterator[None]:
     """`kept_rng`, seeded."""
     with kept_rng():
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        # The generators themselves: torch.manual_seed also prepares every device, for a millisecond each time.
-        torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_available():
-            torch.cuda.manual_seed(seed)
+        seed_generators(seed)
         yield
+
+
+def seed_generators(seed: int) -> None:
+    """Python's, numpy's, torch's and the present device's."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # The generators themselves: torch.manual_seed also prepares every device, for a millisecond each time.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed(seed)
 
 
 def generator_states() -> list[Tensor]:

@@ -41,7 +41,8 @@ def allocate(types: Sequence[LabelType], budget: Amount, information: Sequence[f
     for one, value in zip(types, values, strict=True):
         if not 0 <= value < float("inf"):
             raise InputError(f"`information` of {one.name!r} must be a finite number ≥ 0. Found {value}.")
-    unit = _unit([one.price for one in types])
+    within = [i for i, one in enumerate(types) if one.affordable(money)]  # the others would only cost memory
+    unit = _unit([types[i].price for i in within])
     # More than all that there is cannot be spent.
     size = int(min(money, sum((one.price * one.affordable(money) for one in types), Fraction(0))) / unit)
     if size > LARGEST:
@@ -51,13 +52,13 @@ def allocate(types: Sequence[LabelType], budget: Amount, information: Sequence[f
         )
     best = np.zeros(size + 1)
     chosen: list[np.ndarray] = []
-    for one, value, gain in zip(types, values, gains, strict=True):
-        table = value * tabulated(gain, one.affordable(money), one.name)
-        best, choice = _extended(best, table, int(one.price / unit))
+    for i in within:
+        table = values[i] * tabulated(gains[i], types[i].affordable(money), types[i].name)
+        best, choice = _extended(best, table, int(types[i].price / unit))
         chosen.append(choice)
     counts, left = [0] * len(types), size
-    for i in reversed(range(len(types))):
-        counts[i] = int(chosen[i][left])
+    for i, choice in reversed(list(zip(within, chosen, strict=True))):
+        counts[i] = int(choice[left])
         left -= counts[i] * int(types[i].price / unit)
     return Plan.of(types, counts, money, "TABA")
 

@@ -199,12 +199,16 @@ class _PseudoLabels:
 
 
 def measured(metric: Metric, predicted: Mapping[str, Tensor], images: TaskImages, task: str) -> float:
-    """A task's metric, if it is one.
+    """A task's metric on the images whose label is known, if it is one.
 
     Raises:
-        InputError: nan or infinite.
+        InputError: nan or infinite, or no image with a label.
     """
-    value = float(metric(predicted[task], images.labels[task]))
+    labels = images.labels[task]
+    known = labels >= 0
+    if not known.any():
+        raise InputError(f"Held-out images must have labels. Found none for task {task!r}.")
+    value = float(metric(predicted[task][known], labels[known]))
     if not math.isfinite(value):
         raise InputError(f"`metric` must give finite numbers. Found {value} for task {task!r} of {len(images)} images.")
     return value

@@ -6,7 +6,11 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import CodeType
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from auxlight.budget.images import TaskImages
 from auxlight.errors import InputError
@@ -82,9 +86,21 @@ def fingerprint(images: TaskImages) -> str:
 
 
 def described(part: Any) -> Any:
-    """An object as plain values: its class and what it holds; functions by their names, partial ones with arguments."""
+    """An object as plain values: its class and what it holds; partial functions with their arguments.
+
+    Functions by their names; those without one of their own (lambdas, local ones) by their code and what it refers to.
+
+    Raises:
+        InputError: an object that does not tell what it holds.
+    """
+    if isinstance(part, np.generic):
+        part = part.item()
     if part is None or isinstance(part, bool | int | float | str):
         return part
+    if isinstance(part, Tensor):
+        part = part.detach().cpu().numpy()
+    if isinstance(part, np.ndarray):
+        return [str(part.dtype), list(part.shape), hashlib.sha256(part.tobytes()).hexdigest()[:16]]
     if isinstance(part, list | tuple):
         return [described(item) for item in part]
     if isinstance(part, dict):
@@ -92,5 +108,26 @@ def described(part: Any) -> Any:
     if isinstance(part, partial):
         return ["partial", described(part.func), described(part.args), described(part.keywords)]
     if hasattr(part, "__qualname__"):
-        return f"{part.__module__}.{part.__qualname__}"
-    return [f"{type(part).__module__}.{type(part).__qualname__}", described(getattr(part, "__dict__", {}))]
+        name = f"{part.__module__}.{part.__qualname__}"
+        return [name, *_code(part)] if "<" in name and hasattr(part, "__code__") else name
+    name = f"{type(part).__module__}.{type(part).__qualname__}"
+    if hasattr(part, "__dict__"):
+        return [name, described(part.__dict__)]
+    if " at 0x" in repr(part):
+        raise InputError(
+            f"What a study is made of must tell what it holds, so that its results are not taken for another's. Found "
+            f"a {name}, which does not: use a class of your own, or leave `folder` out."
+        )
+    return [name, repr(part)]
+
+
+def _code(function: Any) -> list[Any]:
+    """Of a function without a name of its own: its instructions, constants, defaults, and what it took along."""
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    taken = [described(item) for item in cells if item is not function]
+    return [_instructions(function.__code__), described(function.__defaults__), taken]
+
+
+def _instructions(code: CodeType) -> list[Any]:
+    constants = [_instructions(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts]
+    return [code.co_code.hex(), list(code.co_names), constants]

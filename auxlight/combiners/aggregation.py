@@ -39,6 +39,7 @@ class Aggregation(GradientCombiner):
             )
         # Not a submodule: what it remembers comes and goes with its first step, which no state_dict could match.
         self._held = (aggregator,)
+        self._elsewhere: list[tuple[Any, str]] = []  # what a checkpoint has brought to the CPU from another device
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -48,6 +49,9 @@ class Aggregation(GradientCombiner):
 
     def combine(self, gradients: TaskGradients, means: Tensor, context: StepContext) -> Update:
         """See `GradientCombiner.combine`."""
+        for part, key in self._elsewhere:
+            setattr(part, key, getattr(part, key).to(gradients.matrix.device))
+        self._elsewhere = []
         try:
             with isolated_rng(derive_seed(global_seed(), "aggregation", int(self.steps))):
                 shared = self.aggregator(gradients.matrix)
@@ -59,18 +63,27 @@ class Aggregation(GradientCombiner):
         return Update(shared, torch.ones_like(means))
 
     def get_extra_state(self) -> dict[str, dict[str, Any]]:
-        """What the aggregator remembers."""
+        """What the aggregator remembers, and which of that does not lie on the CPU."""
         parts = self.aggregator.named_modules()
-        return {name: _memory(part) for name, part in parts if isinstance(part, Stateful)}
+        memories = {name: _memory(part) for name, part in parts if isinstance(part, Stateful)}
+        return {
+            name: {
+                "values": values,
+                "elsewhere": [key for key, value in values.items() if getattr(value, "is_cpu", True) is False],
+            }
+            for name, values in memories.items()
+        }
 
     def set_extra_state(self, state: dict[str, dict[str, Any]]) -> None:
         """Take up what an aggregator remembered."""
-        for name, values in state.items():
-            part = self.aggregator.get_submodule(name)
+        self._elsewhere = []
+        for name, memory in state.items():
+            part, values = self.aggregator.get_submodule(name), memory["values"]
             for key in _memory(part).keys() - values.keys():
                 delattr(part, key)
             for key, value in values.items():
                 setattr(part, key, value.clone() if isinstance(value, Tensor) else value)
+            self._elsewhere += [(part, key) for key in memory["elsewhere"]]
 
 
 def _memory(part: Any) -> dict[str, Any]:

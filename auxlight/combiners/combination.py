@@ -92,11 +92,18 @@ class CombinationNetwork(LearnedCombiner):
             self.learn_network(context)
         if not self.hidden:
             self.note("weight", next(self.network.parameters())[0].clone())
-        return self.combined(losses, {name: p.clone() for name, p in self.network.named_parameters()})
+        return self.combined(losses, {name: p.clone() for name, p in self.network.named_parameters()}, context)
 
-    def combined(self, losses: TaskLosses, parameters: dict[str, Tensor]) -> Tensor:
-        """L_T by a φ with these parameters."""
-        inputs = losses.matrix() if self.per_sample else losses.means()[None]
+    def combined(self, losses: TaskLosses, parameters: dict[str, Tensor], context: StepContext) -> Tensor:
+        """L_T by a φ with these parameters.
+
+        Of mean losses φ gets those over all devices, and each device its share of the gradient.
+        """
+        if self.per_sample:
+            inputs = losses.matrix()
+        else:
+            means = losses.means()
+            inputs = (means + (context.average({"means": means.detach()})["means"] - means).detach())[None]
         total: Tensor = functional_call(self.network, parameters, (inputs,)).mean()
         return total + losses.means()[0] if self.hidden else total
 
@@ -105,7 +112,7 @@ class CombinationNetwork(LearnedCombiner):
         context.check_shared()
         with torch.enable_grad():
             phi = {name: p.detach().requires_grad_() for name, p in self.network.named_parameters()}
-            judged, training = context.judged(), self.combined(context.another(), phi)
+            judged, training = context.judged(), self.combined(context.another(), phi, context)
             slopes = implicit_gradient(
                 judged, training, context.shared, list(phi.values()), self.terms, self.eta, context.average
             )

@@ -19,7 +19,8 @@ class GradNorm(LearnedCombiner):
     L = Σ_m w_m L_m. After each step the weights take one on ``Σ_m |G_m − Ḡ·r_m^α|``, where G_m = w_m ‖∇_W L_m‖ is the
     length of the task's gradient for the last shared layer W, Ḡ their mean (a constant, as are the r_m), and r_m the
     task's inverse training rate: L_m over its value in the first step, relative to the mean of all tasks'. Then the
-    weights are scaled to sum to M; none falls below 0.0001 before.
+    weights are scaled to sum to M; none falls below 0.0001 before. A task whose loss is 0 (as without a label) has its
+    first step when that is positive, and no part in the rule before.
 
     Args:
         alpha: α ≥ 0: how much slow tasks are helped; the paper: 1.5.
@@ -62,12 +63,12 @@ class GradNorm(LearnedCombiner):
     @torch.no_grad()
     def _balance(self, norms: Tensor, means: Tensor, context: StepContext) -> None:
         tiny = torch.finfo(means.dtype).tiny
-        if not self.initial.any():
-            self.initial.copy_(means)
-        rates = means / self.initial.clamp_min(tiny)
-        rates = rates / rates.mean().clamp_min(tiny)
+        self.initial.copy_(torch.where(self.initial == 0, means.clamp_min(0), self.initial))
+        begun = self.initial > 0
+        rates = torch.where(begun, means / self.initial.clamp_min(tiny), 0)
+        rates = rates * begun.sum() / rates.sum().clamp_min(tiny)
         lengths = self.weights * norms
-        goals = lengths.mean() * rates**self.alpha
-        self.move([(lengths - goals).sign() * norms], context)
+        goals = lengths[begun].sum() / begun.sum().clamp_min(1) * rates**self.alpha
+        self.move([torch.where(begun, (lengths - goals).sign() * norms, 0)], context)
         self.weights.clamp_(min=1e-4)
         self.weights.mul_(len(means) / self.weights.sum())

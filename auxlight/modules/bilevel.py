@@ -18,6 +18,7 @@ from auxlight.hierarchy import LabelHierarchy
 from auxlight.hypergradient import Hypergradient, MetaGradient, MetaProblem, TargetGradient
 from auxlight.labelers.network import LabelNetwork
 from auxlight.lookahead import LookAhead
+from auxlight.modules.checks import check_whole_parameters
 from auxlight.modules.classifier import AuxiliaryClassifier, ClassifierOptions
 from auxlight.modules.joint_losses import JointLosses
 from auxlight.modules.label_logs import log_labels
@@ -166,6 +167,7 @@ class BilevelModule(AuxiliaryClassifier):
                 f"{name} has no loss scaling and needs weights in full precision: in half precision the label "
                 f"network's small steps vanish. Found precision={precision}: use bf16-mixed or 32."
             )
+        check_whole_parameters(name, self.trainer.strategy)
         if self.data is not None and self.data.num_labelled is not None:
             raise InputError(
                 f"{name} labels every training image by its primary class. Found "

@@ -71,10 +71,19 @@ def check_combiner(combiner: Combiner, trainer: L.Trainer, data: ImageDataModule
             f"`combiner` {name} takes gradients that no loss scaling reaches. Found precision={trainer.precision}: "
             "use bf16-mixed or 32."
         )
-    if not holds_whole_parameters(trainer.strategy):
+    check_whole_parameters(f"`combiner` {name}", trainer.strategy)
+
+
+def check_whole_parameters(name: str, strategy: Strategy) -> None:
+    """Refuse sharded parameters.
+
+    Raises:
+        InputError: there are some.
+    """
+    if not holds_whole_parameters(strategy):
         raise InputError(
-            f"`combiner` {name} needs whole parameters on every device. Found {type(trainer.strategy).__name__}: set "
-            "`trainer.strategy` to auto or ddp."
+            f"{name} needs whole parameters on every device. Found {type(strategy).__name__}: set `trainer.strategy` "
+            "to auto or ddp."
         )
 
 

@@ -29,7 +29,7 @@ from auxlight.modules.step_context import step_context
 from auxlight.modules.streams import BatchStreams
 from auxlight.networks.heads import Head
 from auxlight.option_docs import share_docs
-from auxlight.seeding import derive_seed, global_seed, isolated_rng
+from auxlight.seeding import derive_seed, global_seed, isolated_rng, seed_generators
 from auxlight.tasks import AuxiliaryTask, LabelledTask, TaskPlace, task_names
 
 Stage = Literal["train", "val", "test"]
@@ -265,7 +265,9 @@ class AuxiliaryClassifier(L.LightningModule):
         self._streams = BatchStreams()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Labelers may look at more than the batch."""
+        """What draws by chance in an epoch (dropout) draws the same in a resumed run; labelers may look at more."""
+        if batch_idx == 0:
+            seed_generators(derive_seed(global_seed(), "epoch", self.current_epoch, self.global_rank))
         prepare_labelers(self)
 
     def next_batch(self, stream: str, split: Split) -> Batch:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Unpack, cast
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import SGD
 
@@ -79,8 +80,14 @@ class MAXLModule(BilevelModule):
         return LookAhead(self.plain_optimizers()[0], self.lookahead_lr)
 
     def on_train_start(self) -> None:
-        """Check that the look-ahead fits into an epoch."""
+        """Check that the look-ahead fits into an epoch, and say so where the label network will not learn."""
         super().on_train_start()
+        steps = self.trainer.estimated_stepping_batches
+        if not self.fused and steps < self.trainer.num_training_batches:
+            rank_zero_warn(
+                f"The label network steps after each epoch of {self.trainer.num_training_batches} batches, but the run "
+                f"has only {steps} steps: its labels will not be learned. Raise `max_steps`, or set `fused: true`."
+            )
         if self.lookahead_steps > self.trainer.num_training_batches and not getattr(self.trainer, "fast_dev_run", 0):
             raise InputError(
                 f"`lookahead_steps` must not exceed the {self.trainer.num_training_batches} batches of an epoch. "

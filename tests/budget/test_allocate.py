@@ -1,6 +1,7 @@
 """The dynamic programme against brute force, greedy and the knapsack; what a plan must keep to."""
 
 import itertools
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -150,6 +151,17 @@ def test_of_a_hundred_thousand_units_the_last_of_each_type_told_as_much():
 def test_decimal_costs_are_taken_as_they_are_written():
     plan = allocate([LabelType("a", cost=0.1), LabelType("b", cost="0.3")], 0.3, [1.0, 2.9], [GeometricGain(1.0)] * 2)
     assert plan.counts == {"a": 3, "b": 0} and plan.spend == Fraction(3, 10)
+
+
+def test_what_cannot_be_paid_costs_no_memory():
+    """The least price divides the dearest one, of which not one label can be bought."""
+    types = [LabelType("a", "0.01"), LabelType("dear", 20_000)]
+    gains = [GeometricGain(1.0)] * 2
+    tracemalloc.start()
+    plan = allocate(types, 10, [1.0, 5.0], gains)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert plan.counts == {"a": 1000, "dear": 0} and peak < 10_000_000
 
 
 def test_no_information_buys_nothing():

@@ -1,6 +1,7 @@
 """The simulation and the command line, with trainings that cost nothing, and one that is real."""
 
 import json
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from auxlight.budget import (
     compare,
     relative_gain,
 )
+from auxlight.budget.estimate import measured
 from auxlight.budget.joint import _Batch
 from auxlight.budget.ledger import Ledger, described
 from auxlight.budget.simulate import bought
@@ -207,6 +209,42 @@ def test_results_of_another_study_are_not_taken(change, tmp_path):
 def test_trunks_with_other_arguments_are_told_apart():
     trunks = [partial(LeNet, feature_dim=8), partial(LeNet, feature_dim=16), partial(VGG, 11), LeNet]
     assert len({json.dumps(described(JointTraining(trunk=trunk))) for trunk in trunks}) == 4
+
+
+def test_what_a_study_is_made_of_is_told_apart():
+    """Numbers of numpy, arrays and tensors by what they hold; functions without a name by what they do."""
+
+    def scaled(factor):
+        return lambda predicted, true: factor * float((predicted == true).float().mean())
+
+    different = [
+        [np.int64(100), np.int64(1000), 2.5],
+        [torch.ones(2), torch.zeros(2), torch.ones(2, dtype=torch.int64), torch.ones(1, 2)],
+        [np.ones(2), np.zeros(2), np.array([[1.0, 1.0]])],
+        [lambda x: x + 1, lambda x: x + 2, lambda x: x * 1, lambda x, y=1: x + 1],
+        [scaled(1), scaled(2)],
+        [Path("a"), Path("b")],
+    ]
+    for parts in different:
+        assert len({json.dumps(described(part)) for part in parts}) == len(parts), parts
+    assert described(np.int64(3)) == described(3) and described(scaled(1)) == described(scaled(1))
+    with pytest.raises(InputError, match=r"must tell what it holds.*_thread\.lock"):
+        described(threading.Lock())
+
+
+def test_held_out_images_without_a_label_do_not_count():
+    """Some of a task's may have none, as in training."""
+    true = torch.tensor([0, 1, -1, -1, 1])
+    images = TaskImages(torch.zeros(5, 3, 2, 2), {"a": true, "none": torch.full((5,), -1)})
+    predicted = {"a": torch.tensor([0, 1, 0, 1, 0]), "none": torch.zeros(5)}
+    assert measured(accuracy, predicted, images, "a") == pytest.approx(2 / 3)
+    with pytest.raises(InputError, match="Found none for task 'none'"):
+        measured(accuracy, predicted, images, "none")
+
+
+def accuracy(predicted, true):
+    assert (true >= 0).all()
+    return float((predicted == true).float().mean())
 
 
 def test_other_prices_need_no_new_trainings(tmp_path):

@@ -20,6 +20,7 @@ from auxlight import (
     WeightedSum,
 )
 from auxlight.combiners import TaskLosses
+from auxlight.combiners.gradients import TaskGradients
 from auxlight.seeding import derive_seed, isolated_rng
 from tests.combiners.problems import Network, names, step
 
@@ -149,6 +150,29 @@ def test_what_a_rule_draws_depends_on_the_step_alone(rule):
     resumed.load_state_dict(again.state_dict())
     torch.testing.assert_close(step(network, resumed, data)[0], steps[3], rtol=0, atol=0)
     assert rule is PCGrad or any(not torch.equal(steps[0], other) for other in steps[1:])
+
+
+def test_what_a_rule_remembered_on_another_device_goes_back_there():
+    """A checkpoint comes to the CPU first. (The device "meta" computes nothing, and minds as others do.)"""
+    from torchjd.aggregation import ExcessMTL
+
+    def take(rule, device):
+        network = Network(dtype=torch.float32).to(device)
+        matrix = torch.ones(3, sum(p.numel() for p in network.shared), device=device)
+        gradients = TaskGradients(matrix, matrix @ matrix.T, [])
+        return rule.combine(gradients, torch.ones(3, device=device), network.context())
+
+    there, here = bound(Aggregation(ExcessMTL())), bound(Aggregation(ExcessMTL()))
+    take(there, "meta")
+    take(here, "cpu")
+    state, values = there.get_extra_state(), here.get_extra_state()
+    for name, memory in state.items():  # as a checkpoint has them
+        memory["values"] |= {key: values[name]["values"][key] for key in memory["elsewhere"]}
+    assert any(memory["elsewhere"] for memory in state.values())
+    assert not any(memory["elsewhere"] for memory in values.values())
+    resumed = bound(Aggregation(ExcessMTL()))
+    resumed.set_extra_state(state)
+    assert take(resumed, "meta").shared.device.type == "meta"
 
 
 def test_a_rule_that_remembers_goes_on_from_a_checkpoint(tmp_path):

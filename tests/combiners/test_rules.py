@@ -176,6 +176,29 @@ def test_gradnorms_weights_follow_the_papers_loss(alpha):
     assert max(seen[-1]) > 1.05
 
 
+def test_gradnorm_leaves_a_task_out_until_it_has_a_loss():
+    """Without a label in the first batches; the others go on as if it were not there, up to the sum of the weights."""
+    network = Network()
+    three, two = bound(GradNorm(1.5, partial(SGD, lr=0.05))), bound(GradNorm(1.5, partial(SGD, lr=0.05)), 2)
+
+    def without_last(losses):
+        return TaskLosses(losses.primary, losses.auxiliary[:1], losses.weights[:1])
+
+    for seed in range(3):
+        data = network.data(seed)
+        step(network, three, data, scales=(1.0, 1.0, 0.0))
+        if seed == 0:
+            two(without_last(network.losses(data)), network.context()).backward()
+            torch.testing.assert_close(three.weights[1] / three.weights[0], two.weights[1] / two.weights[0])
+    assert not three.initial[2] and three.initial[:2].all() and three.weights.min() > 0.5
+    data = network.data(9)
+    step(network, three, data)
+    assert float(three.initial[2]) == pytest.approx(float(network.losses(data).auxiliary[1].mean()))
+    for seed in range(50):
+        step(network, three, network.data(seed))
+    assert torch.isfinite(three.weights).all() and three.weights.min() > 0.01
+
+
 def test_gradnorm_goes_on_from_a_checkpoint():
     network = Network()
     whole, resumed = bound(GradNorm()), bound(GradNorm())

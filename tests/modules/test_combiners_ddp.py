@@ -51,6 +51,7 @@ RULES = {
     "dwa": DynamicWeightAverage,
     "rlw": RandomWeights,
     "combination": lambda: CombinationNetwork((3,), interval=1),
+    "combination of means": lambda: CombinationNetwork((3,), per_sample=False, interval=1),
     "gcs": lambda: GradientCosine(weighted=True),
     "ol_aux": lambda: OnlineAuxiliary(horizon=2),
     "arml": ARML,

@@ -8,7 +8,15 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from auxlight import DigitsDataModule, HumanLabels, InputError, LabelNetwork, MAXLModule
+from auxlight import (
+    DigitsDataModule,
+    HumanLabels,
+    InputError,
+    LabelNetwork,
+    MAXLModule,
+    MultiHeadVGG,
+    UniformLabels,
+)
 from auxlight.batch import Batch
 from auxlight.functional import batch_entropy, focal_loss
 from auxlight.hypergradient import DoubleBackward
@@ -231,6 +239,53 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(fused, tmp_path):
     _, resumed, _ = fit(epochs=3, ckpt_path=tmp_path / "after_two.ckpt", **recipe)
     for name, value in whole.state_dict().items():
         assert "metrics" in name or torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_run_that_ends_before_the_second_pass_gets_a_warning():
+    with pytest.warns(UserWarning, match=r"each epoch of 4 batches, but the run has only 3 steps.*`fused: true`"):
+        _, module, start = fit(epochs=-1, trainer_arguments={"max_steps": 3})
+    learning = dict(module.labelled_task.labeler.named_parameters())
+    assert learning and all(torch.equal(p, start[f"tasks.0.labeler.{name}"]) for name, p in learning.items())
+
+
+def test_sharded_parameters_are_refused(monkeypatch):
+    monkeypatch.setattr("auxlight.modules.checks.holds_whole_parameters", lambda strategy: False)
+    with pytest.raises(InputError, match=r"MAXLModule needs whole parameters.*Found SingleDeviceStrategy"):
+        fit(epochs=1)
+
+
+class Dropping(MAXLModule):
+    """With dropout behind its trunk."""
+
+    def features(self, image):
+        return nn.functional.dropout(super().features(image), 0.5, self.training)
+
+
+class DroppingAlone(MultiHeadVGG):
+    """The same with one optimizer."""
+
+    def features(self, image):
+        return nn.functional.dropout(super().features(image), 0.5, self.training)
+
+
+@pytest.mark.parametrize("kind", [DroppingAlone, Dropping])
+def test_a_resumed_run_draws_the_same_dropout(kind, tmp_path):
+    """Wherever the generators stood when it was taken up."""
+
+    def run(epochs, ckpt_path=None):
+        L.seed_everything(0, verbose=False)
+        data = DigitsDataModule(num_train=200, batch_size=50)
+        labeler = LabelNetwork() if kind is Dropping else UniformLabels()
+        module = kind(data.hierarchy, labeler=labeler, depth=11, width=0.0625)
+        torch.rand(epochs)
+        trainer = L.Trainer(max_epochs=epochs, **TRAINER)
+        trainer.fit(module, data, ckpt_path=ckpt_path)
+        return trainer, {name: value.clone() for name, value in module.state_dict().items() if "metrics" not in name}
+
+    _, whole = run(3)
+    run(2)[0].save_checkpoint(tmp_path / "after_two.ckpt")
+    _, resumed = run(3, tmp_path / "after_two.ckpt")
+    assert [name for name, value in whole.items() if not torch.equal(value, resumed[name])] == []
 
 
 def test_bf16_works_and_fp16_is_refused():
