@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -20,12 +20,12 @@ from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import HyperparameterTab
 from auxlight.inspection import Inspection
-from auxlight.labelling import AuxlightTrainer
 from auxlight.modules import AuxiliaryClassifier
 from auxlight.parser_errors import parser_cause
 from auxlight.prediction import PredictionWriter
 from auxlight.progress import PhaseProgressBar
 from auxlight.run_config import FitConfig, with_run_config, without_logger
+from auxlight.trainer import AuxlightTrainer
 
 # Commands that train nothing themselves, and their packages.
 OWN_COMMANDS = {"compare": "comparison", "budget": "budget"}
@@ -118,6 +118,9 @@ class AuxlightCLI(LightningCLI):
         tests = self.config[self.subcommand].test_after_fit
         if self._steps_before == self.trainer.global_step and self.trainer.is_global_zero:
             print("Nothing was left to train: the run was over. --trainer.max_epochs makes it longer.")
+        diverged = cast(AuxlightTrainer, self.trainer).diverged
+        if diverged is not None and not best:
+            raise diverged  # there is nothing to test
         if tests:
             self.trainer.test(self.model, self.datamodule, ckpt_path=best or None)
         logs = self.trainer.log_dir  # asks all devices
@@ -128,6 +131,8 @@ class AuxlightCLI(LightningCLI):
             print(f"Checkpoints: {checkpoint.dirpath}")
             if logs:
                 print(f"TensorBoard: tensorboard --logdir {logs}")
+        if diverged is not None:
+            raise diverged
 
 
 def _block_sizes(hierarchy: LabelHierarchy) -> list[int]:

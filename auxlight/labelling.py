@@ -1,10 +1,8 @@
 """The labels of a run, for use elsewhere."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
-import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -12,7 +10,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from auxlight.batch import Batch
-from auxlight.checkpoints import check_file, last_epoch, load_network
 from auxlight.datamodules.base import ImageDataModule, Split
 from auxlight.datamodules.sampling import BatchSampler
 from auxlight.errors import InputError
@@ -20,8 +17,6 @@ from auxlight.functional import decided_label
 from auxlight.modules.aside import aside
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.networks.buffers import evaluation_mode
-from auxlight.outputs import writable
-from auxlight.run_config import differences
 
 SPLITS: tuple[Split, ...] = ("train", "meta", "val", "test")
 View = Literal["trained", "plain"]
@@ -91,56 +86,3 @@ def _batches(module: AuxiliaryClassifier, data: ImageDataModule, split: Split, e
     for loader in loaders:
         for raw in tqdm(loader, f"labels of {split}", leave=False, disable=None):
             yield data.pipeline(move_data_to_device(raw, module.device))
-
-
-class AuxlightTrainer(L.Trainer):
-    """Lightning's trainer with one more thing that it can do: `label`."""
-
-    def label(
-        self,
-        model: AuxiliaryClassifier,
-        datamodule: ImageDataModule,
-        ckpt_path: str | None = None,
-        output: str = "labels.npz",
-        view: View = "trained",
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
-        """Write the label and the weight that a run's labeler gives each image of the data set.
-
-        Args:
-            model: with a labeler.
-            datamodule: whose images are to be labelled.
-            ckpt_path: checkpoint of the run.
-            output: .npz file, with the arrays that `auxlight.labelling.label_images` returns, class_names (C,) and
-                psi (C,).
-            view: "trained": training images as the checkpoint's epoch augmented them, so that their labels are those
-                that it trained with; "plain": as they are.
-            weights_only: not read; a fit's config has it.
-
-        Raises:
-            InputError: no checkpoint, or one that does not fit.
-        """
-        if not ckpt_path:
-            raise InputError("`ckpt_path` must be the checkpoint of a run. Found none.")
-        check_file(ckpt_path)
-        if not Path(ckpt_path).is_file():
-            raise InputError(f"`ckpt_path` of `label` must be a file. Found {ckpt_path}.")
-        if view not in ("trained", "plain"):
-            raise InputError(f"`view` must be 'trained' or 'plain'. Found view={view!r}.")
-        path = Path(output)
-        if path.suffix != ".npz":
-            raise InputError(f"`output` must be a .npz file. Found output={output!r}.")
-        writable(path)
-        load_network(model, ckpt_path)
-        for difference in differences(ckpt_path, datamodule) if view == "trained" else ():
-            print(f"Note: {difference}: training images get other crops than in the run. `--view plain` has none.")
-        model.to(self.strategy.root_device)
-        datamodule.prepare_data()
-        labels = label_images(model, datamodule, last_epoch(ckpt_path) if view == "trained" else None)
-        names = {"class_names": np.array(datamodule.class_names), "psi": np.array(datamodule.hierarchy.psi)}
-        np.savez(path, **cast(dict[str, Any], labels | names))
-        left_out = sum(map(datamodule.split_size, SPLITS)) - len(labels["index"])
-        print(f"Labels of {len(labels['index'])} images: {path}")
-        if left_out:
-            print(f"Left out: {left_out} images whose primary class is hidden.")
-        return labels

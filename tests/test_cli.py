@@ -454,6 +454,19 @@ def test_what_validated_best_is_tested_beside_a_users_own_checkpoints(capsys):
     assert len(list(checkpoints.glob("epoch=*.ckpt"))) == 2
 
 
+@pytest.mark.parametrize(("first_rate", "factor"), [(1e30, 1), (0.01, 1e30)])
+def test_a_training_that_diverges_is_tested_as_it_was_before(first_rate, factor, capsys):
+    """In its second epoch; in its first one there is nothing to test."""
+    words = [*arguments("human", "data/digits", "combiners/auxinash"), "--data.num_train=200", "--trainer.max_epochs=3"]
+    words += [f"--model.optimizer.lr={first_rate}", "--model.scheduler=StepLR"]
+    words += ["--model.scheduler.step_size=1", f"--model.scheduler.gamma={factor}"]
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    printed = capsys.readouterr()
+    assert stop.value.code == 2 and "auxlight: error: The tasks' losses and gradients must be finite" in printed.err
+    assert ("(best val/accuracy)" in printed.out) == ("test/accuracy" in printed.out) == (first_rate < 1)
+
+
 def test_a_defect_of_ours_is_not_mistaken_for_the_users(monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError("some defect")

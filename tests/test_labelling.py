@@ -6,6 +6,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from auxlight import (
     AgentLabels,
@@ -21,6 +22,7 @@ from auxlight import (
 from auxlight.cli import main
 from auxlight.functional import decided_label
 from auxlight.labelling import label_images
+from auxlight.run_config import differences
 from tests.quiet import TRAINER
 from tests.test_cli import arguments, mirrors  # noqa: F401
 
@@ -185,6 +187,15 @@ def test_crops_that_cannot_be_the_runs_are_noted(checkpoint, capsys):
     assert "data.num_train was 100 in the run, and is 60 here" in out and "data.flip was False" in out
     main(["label", f"--ckpt_path={checkpoint}", "--seed_everything=7", "--view=plain"])
     assert "Note" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("settings", "devices"), [({"accelerator": "auto"}, 4), ({"accelerator": "cpu"}, None)])
+def test_all_of_a_machines_devices_are_several(settings, devices, tmp_path, monkeypatch):
+    """Where a run was left to take what there is."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": {"devices": "auto"} | settings}))
+    found = differences(str(tmp_path / "checkpoints" / "last.ckpt"), DigitsDataModule())
+    assert found == ([f"the run had devices={devices}, num_nodes=1"] if devices else [])
 
 
 def test_what_is_given_beside_a_checkpoint_lies_over_its_runs_config(checkpoint, capsys):

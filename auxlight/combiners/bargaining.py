@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from auxlight.errors import InputError
+from auxlight.errors import DivergedError, InputError
 
 Array = npt.NDArray[np.float64]
 
@@ -74,7 +74,7 @@ def bargain(gramian: Tensor, preference: Tensor) -> Bargain:
     matrix: Array = gramian.detach().cpu().double().numpy()
     p: Array = preference.detach().cpu().double().numpy()
     if not np.isfinite(matrix).all():
-        raise InputError(
+        raise DivergedError(
             "The tasks' gradients must be finite. Found infinite ones, or not a number: lower the learning rate, or "
             "look at the losses."
         )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from auxlight.combiners.base import Combiner, TaskLosses
 from auxlight.combiners.context import StepContext
-from auxlight.errors import InputError
+from auxlight.errors import DivergedError, InputError
 
 
 class TaskGradients(NamedTuple):
@@ -74,7 +74,7 @@ def check_finite(*values: Tensor) -> None:
         InputError: values that are infinite, or no numbers.
     """
     if not all(torch.isfinite(value).all() for value in values):
-        raise InputError(
+        raise DivergedError(
             "The tasks' losses and gradients must be finite. Found infinite ones, or not a number: lower the learning "
             "rate, or look at the losses."
         )

@@ -108,6 +108,7 @@ def _write(run: Run, row: dict[str, str], epochs: list[dict[str, float]]) -> Non
         "last_epochs": None if last is None else float(last),
         "epochs": epochs,
         "trained": int(row["epochs"]),
+        "diverged": row.get("diverged") == "True",
         "seconds": float(row["seconds"]),
         "cpu_seconds": float(row["cpu_seconds"]),
         "device": row["device"],

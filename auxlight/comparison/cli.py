@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -60,12 +61,13 @@ def main(words: Sequence[str]) -> None:
     try:
         if not options["report_only"]:
             check_arguments(comparison.known_runs())
-            failed += run_all(comparison.tuning_runs(), workers, "tuning runs")
-            failed += run_all(comparison.runs_so_far(), workers)
+            keep = partial(pack, comparison, comparison.archive)
+            failed += run_all(comparison.tuning_runs(), workers, "tuning runs", keep)
+            failed += run_all(comparison.runs_so_far(), workers, keep=keep)
     except KeyboardInterrupt:
         print("Stopped. Start again to go on from the last checkpoints.", file=sys.stderr)
         raise SystemExit(130) from None
-    finally:  # also what was finished before an interruption
+    finally:  # also what was under way when it was interrupted, and has finished since
         pack(comparison, comparison.archive)
     path = write_report(comparison)
     print(path.read_text())

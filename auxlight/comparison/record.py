@@ -13,7 +13,7 @@ from auxlight.batch import Batch
 from auxlight.comparison.clock import TrainingClock
 from auxlight.comparison.measures import accuracy_on_test, logged, trunk_gradients
 from auxlight.comparison.provenance import commit, device, versions
-from auxlight.errors import InputError
+from auxlight.errors import DivergedError, InputError
 from auxlight.inspection.record import LabelRecorder
 from auxlight.inspection.usage import label_usage
 from auxlight.modules.classifier import AuxiliaryClassifier
@@ -22,6 +22,8 @@ from auxlight.outputs import write_whole
 
 class RunRecord(L.Callback):
     """Leaves `result.json` in a run's folder once it is finished; its curves survive an interruption.
+
+    A training that diverges is finished: it is judged by the checkpoint that validated best before.
 
     `progress.json` says meanwhile how many epochs are finished, of how many, and since when.
 
@@ -50,6 +52,7 @@ class RunRecord(L.Callback):
         self.clock = TrainingClock()
         self._update = 0.0
         self._trained: int | None = None  # epochs, once the fit is over
+        self._diverged = False
         self._before: list[torch.Tensor] = []
         self._labels = LabelRecorder()
         self._progress: dict[str, float | None] = {}
@@ -132,6 +135,14 @@ class RunRecord(L.Callback):
         if not self.tested:
             self._write(trainer)
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """A training that diverges ends there, and is judged by what it was before."""
+        if isinstance(exception, DivergedError):
+            self._diverged = True
+            self._trained = trainer.current_epoch
+            if not self.tested:
+                self._write(trainer)
+
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The end of one that is. A test by itself, of whatever checkpoint, leaves the result alone."""
         if self._trained is not None:
@@ -139,7 +150,7 @@ class RunRecord(L.Callback):
 
     def _write(self, trainer: L.Trainer) -> None:
         """Everything, at once and whole."""
-        if not self.epochs:
+        if not self.epochs and not self._diverged:
             raise InputError(
                 "A run of a comparison must be validated once at least: set `check_val_every_n_epoch` and "
                 "`limit_val_batches` so that it is. Found no validation in all of its epochs."
@@ -157,6 +168,7 @@ class RunRecord(L.Callback):
             "last_epochs": sum(self.test_accuracies) / self.last_epochs if self.last_epochs else None,
             "epochs": self.epochs,
             "trained": self._trained,
+            "diverged": self._diverged,
             **self.clock.spent,
             "device": device(trainer),
             "commit": " ".join(self.commits),

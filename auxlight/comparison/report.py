@@ -134,6 +134,10 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
         f"{comparison.reference}. ±: of this difference alone; p: paired t-test, corrected by Holm.",
         "",
     ]
+    diverged = rows[rows["diverged"]].groupby("method", sort=False).size()
+    if len(diverged):
+        those = ", ".join(f"{method} ({count})" for method, count in diverged.items())
+        lines.append(f"- Runs that diverged, and are judged by their best checkpoint before: {those}.")
     for control, found in compared.items():
         apart = [one.method for one in found if one.is_distinguishable]
         untested = [one.method for one in found if one.p != one.p]

@@ -41,6 +41,7 @@ def table(comparison: Comparison, runs: Sequence[Run] | None = None) -> pd.DataF
                 **{f"test_{name}": result["test"].get(f"test/{name}") for name in METRICS},
                 "last_epochs_accuracy": result.get("last_epochs"),
                 "epochs": int(result["trained"]),
+                "diverged": bool(result["diverged"]),
                 **_means(result["epochs"]),
                 **{name: row[name] for row in result["epochs"][-1:] for name in LABELS if name in row},
                 "seconds": result["seconds"],

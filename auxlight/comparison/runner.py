@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -56,13 +56,19 @@ class Processes(AbstractContextManager["Processes"]):
         self._pool.shutdown(cancel_futures=True)
 
 
-def run_all(runs: Sequence[Run], workers: Workers | None = None, title: str = "runs") -> list[Run]:
+def run_all(
+    runs: Sequence[Run],
+    workers: Workers | None = None,
+    title: str = "runs",
+    keep: Callable[[], None] = lambda: None,
+) -> list[Run]:
     """Run what is not finished yet, and show how far it is.
 
     Args:
         runs: of a comparison.
         workers: that execute them; by default one process after the other.
         title: what the runs are called.
+        keep: called whenever runs have ended, so that what they found outlives whatever happens next.
 
     Returns:
         The runs that failed; the output of each lies in its folder's `log.txt`.
@@ -90,6 +96,8 @@ def run_all(runs: Sequence[Run], workers: Workers | None = None, title: str = "r
                     reasons.add(reason)
                 view.ended(run, reason and f"see {run.folder / 'log.txt'}: {reason}")
             view.show()
+            if done:
+                keep()
             none_finished = len(failed) == len(waiting) - len(unfinished)
             if unfinished and none_finished and len(reasons) == 1 < len({run.method for run in failed}):
                 raise InputError(f"The first {len(failed)} {title} failed for one reason, no more are begun. {reason}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.distributed import from_first_device
-from auxlight.errors import InputError
+from auxlight.errors import DivergedError, InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.labelers.base import Images, Labeler
 from auxlight.networks.buffers import evaluation_mode
@@ -90,7 +90,7 @@ class ClusterLabels(Labeler):
         parts = [(self._see(batch).cpu(), batch.primary.cpu()) for batch in images()]
         features, primary = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
         if not np.isfinite(features).all():
-            raise InputError(
+            raise DivergedError(
                 f"The network's features must be finite to be clustered. Found others in epoch {epoch}: the training "
                 "has diverged, lower the learning rate."
             )

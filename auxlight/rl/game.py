@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from auxlight.batch import AuxiliaryTarget, Batch
-from auxlight.errors import InputError
+from auxlight.errors import DivergedError, InputError
 from auxlight.labelers.actions import LabelActions
 from auxlight.rl.learner import Learner
 from auxlight.rl.rewards import Reward
@@ -121,7 +121,7 @@ def check_rewards(rewards: object, batch: Batch) -> Tensor:
         found = f"a tensor of shape {tuple(rewards.shape)}" if isinstance(rewards, Tensor) else type(rewards).__name__
         raise InputError(f"`after_step` of the reward must return a tensor of shape ({size},). Found {found}.")
     if not rewards.isfinite().all():
-        raise InputError(
+        raise DivergedError(
             "The agent's rewards must be finite: the main network's training diverged. Found "
             f"{float(rewards[~rewards.isfinite()][0])}: lower the learning rate, `aux_weight` or the highest weight."
         )

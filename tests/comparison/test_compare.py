@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from auxlight import InputError
 from auxlight.cli import main
 from auxlight.comparison import Common, Comparison, Method, Processes, Tuning, run_all
+from auxlight.comparison.archive import pack, unpack
 from auxlight.comparison.report import write_report
 from auxlight.comparison.results import table
 
@@ -45,6 +47,7 @@ def pretend(run, test, validation=0.5, seconds=10.0):
         "test": scores,
         "epochs": epochs,
         "trained": 2,
+        "diverged": False,
         "seconds": seconds,
         "commit": "abc",
     }
@@ -120,6 +123,27 @@ def test_a_broken_run_is_reported_and_the_others_finish(tmp_path, capsys, monkey
     log = next((tmp_path / "runs").rglob("wrong/*/seed_0/log.txt"))
     reason = log.read_text().splitlines()[-1]
     assert "aux_weight" in reason and f"see {log}: {reason.removeprefix('auxlight: error: ')}" in printed.err
+
+
+def test_a_run_that_diverges_is_judged_by_what_it_was_before(tmp_path):
+    """Its rate explodes in the second epoch of three; in the tuning as in the comparison."""
+    explodes = [*TINY, "--trainer.max_epochs=3", "--model.scheduler=StepLR", "--model.scheduler.step_size=1"]
+    explodes += ["--model.scheduler.gamma=1e30"]
+    rule = Method([str(CONFIGS / "human.yaml"), str(CONFIGS / "combiners/auxinash.yaml")], explodes)
+    scale = Common([str(CONFIGS / "data/digits.yaml"), str(CONFIGS / "small.yaml")])
+    calm = {**methods("single"), "rule": rule}
+    calm["single"].arguments.extend([*TINY, "--trainer.max_epochs=1"])
+    tuning = Tuning(grid={"model.focal_gamma": [0, 2]}, seeds=[100])
+    study = Comparison(calm, [0], common=scale, tuning=tuning, folder=tmp_path / "runs")
+    assert run_all(study.tuning_runs(), Processes(2)) == [] and run_all(study.runs(), Processes(2)) == []
+    row = table(study).set_index("method").loc["rule"]
+    assert row["diverged"] and row["epochs"] == 1 and row["test_accuracy"] > 0.3
+    page = write_report(study).read_text()
+    assert "Runs that diverged, and are judged by their best checkpoint before: rule (1)." in page
+    pack(study, tmp_path / "archive")
+    shutil.rmtree(tmp_path / "runs")
+    unpack(study, tmp_path / "archive")
+    assert write_report(study).read_text() == page
 
 
 def test_the_report_says_what_may_be_said(tmp_path):

@@ -54,6 +54,13 @@ def test_methods_that_fail_each_in_its_own_way_are_all_tried(tmp_path, fit):
     assert len(run_all(study.runs(), Processes(1))) == len(begun) == 6
 
 
+def test_what_has_finished_is_kept_at_once(tmp_path, fit):
+    fit(lambda method, seed: "")
+    study, seen = comparison(tmp_path, "single", "human"), []
+    run_all(study.runs(), Processes(1), keep=lambda: seen.append(len(list(tmp_path.rglob("result.json")))))
+    assert seen == [1, 2]
+
+
 def test_after_one_has_finished_all_are_tried(tmp_path, fit):
     begun = fit(lambda method, seed: "" if (method, seed) == ("single", 0) else "No space left on device")
     study = comparison(tmp_path, "single", "human", "uniform", seeds=range(2))

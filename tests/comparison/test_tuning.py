@@ -111,7 +111,9 @@ def test_the_command_line_reads_a_tuning(tmp_path, monkeypatch, capsys):
     from auxlight.cli import main
 
     monkeypatch.setattr("sys.argv", ["auxlight"])
-    monkeypatch.setattr("auxlight.comparison.cli.run_all", lambda runs, *_: [pretend(run, 0.6) for run in runs][:0])
+    monkeypatch.setattr(
+        "auxlight.comparison.cli.run_all", lambda runs, *_, **__: [pretend(run, 0.6) for run in runs][:0]
+    )
     path = tmp_path / "study.yaml"
     path.write_text(
         f"methods:\n  single: {{configs: ['{CONFIGS}/single.yaml'], control: true}}\n"
