@@ -116,6 +116,9 @@ class AgentLabels(Labeler):
             self.snapshot = Snapshot(trunk)
         num_primary = hierarchy.num_primary if self.sees_primary else 0
         self.network = AgentNetwork(eyes, feature_dim, self.feature_dim, self.actions.sizes, num_primary)
+        # Trained by the agent's own optimizer where it `learns`; the main optimizer and DDP leave it alone.
+        self.network.requires_grad_(False)
+        self.network.eval()
 
     def train(self, mode: bool = True) -> "AgentLabels":
         """The agent acts in evaluation mode, whatever the main network does."""

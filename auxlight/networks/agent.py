@@ -10,8 +10,7 @@ from torch import Tensor, nn
 class AgentNetwork(nn.Module):
     """What is seen → features → action logits and value.
 
-    Plain PyTorch: the RL library wraps it, labelling needs nothing else. Without gradient and in evaluation mode, but
-    where it `learns`: the main optimizer and DDP leave it alone.
+    Plain PyTorch: the RL library wraps it, labelling needs nothing else.
 
     Args:
         eyes: what is seen of the images, such as (B, C, H, W) → (B, eyes_dim).
@@ -42,12 +41,10 @@ class AgentNetwork(nn.Module):
             nn.init.orthogonal_(layer.weight, gain)
             nn.init.zeros_(layer.bias)
         self._learning = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        self.requires_grad_(False)
-        self.eval()
 
     @contextmanager
     def learns(self) -> Iterator[None]:
-        """Inside this block its parameters have gradients, but those that were frozen when it was made."""
+        """Inside this block its parameters have gradients, but those that were frozen when it was made; after it, none."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in self._learning)
         try:

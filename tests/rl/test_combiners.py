@@ -24,6 +24,8 @@ from auxlight import (
 )
 from tests.quiet import TRAINER
 
+pytestmark = pytest.mark.filterwarnings("ignore:`data.meta_split` holds")
+
 GAMES = {"epoch": {}, "batch": {"reset": "batch"}, "online": {"online": True}}
 RULES = {
     "auxinash": lambda: AuxiNash(interval=1),

@@ -461,7 +461,7 @@ def test_the_influence_of_an_image_is_what_its_weight_does():
             labeler = module.labelled_task.labeler
             learner = ModuleLearner(trainer, module, labeler)
             evaluation = next(iter(trainer.datamodule.training_batches("evaluation", 0, 16)))
-            chosen = torch.randint(10, (len(batch.image), 2))
+            chosen = torch.randint(10, (len(batch.image), 2), generator=torch.Generator().manual_seed(batch_idx))
             target = AuxiliaryTarget(*(part.double() for part in labeler.actions.target(chosen, batch.primary)))
             learner.snapshot()
 
