@@ -58,6 +58,8 @@ def label_images(module: AuxiliaryClassifier, data: ImageDataModule, epoch: int 
         rows: dict[str, list[Tensor]] = {}
         with aside(module, 0), evaluation_mode(module), torch.no_grad():
             for batch in _batches(module, data, split, epoch if split == "train" else None):
+                if not (batch.primary >= 0).any():
+                    continue
                 batch = batch.select(batch.primary >= 0)
                 target = task.labeler(batch, module.features(batch.image))
                 found = {"index": batch.index, "primary": batch.primary, "label": decided_label(target.probabilities)}
@@ -85,4 +87,5 @@ def _batches(module: AuxiliaryClassifier, data: ImageDataModule, split: Split, e
         cast(BatchSampler, loaders[0].sampler).set_epoch(epoch)
     for loader in loaders:
         for raw in tqdm(loader, f"labels of {split}", leave=False, disable=None):
-            yield data.pipeline(move_data_to_device(raw, module.device))
+            batch = data.pipeline(move_data_to_device(raw, module.device))
+            yield batch._replace(image=batch.image.to(module.dtype))

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from auxlight.datamodules import ImageDataModule
-from auxlight.modules.classifier import Prediction
+from auxlight.modules.outputs import Prediction
 
 
 class PredictionWriter(BasePredictionWriter):

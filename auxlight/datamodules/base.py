@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 import lightning as L
 import torch
@@ -220,12 +220,12 @@ class ImageDataModule(L.LightningDataModule):
         share = max(1, len(dataset) // devices) if beside else len(dataset)
         size = min(self.batch_size if batch_size is None else batch_size, share)
         rank = self.trainer.global_rank if self.trainer else 0
+        # Within a fit the devices meet in each forward pass, and must have equally many.
+        place: dict[str, Any] = {"num_replicas": devices, "rank": rank, "pads": split != "test"}
         sampler = (
             PartlyLabelledSampler(dataset, size, self.labelled_share, global_seed(), stream, devices, rank)
             if train and isinstance(dataset, PartlyLabelledDataset)
-            else BatchSampler(
-                dataset, size, train=train, seed=global_seed(), stream=stream, num_replicas=devices, rank=rank
-            )
+            else BatchSampler(dataset, size, train=train, seed=global_seed(), stream=stream, **place)
         )
         if train and not len(sampler):
             raise InputError(

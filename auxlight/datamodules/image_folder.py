@@ -83,7 +83,8 @@ class ImageFolderDataModule(ImageDataModule):
         self._filed = {True: found, False: held_out}
         absent = sorted(set(self._class_names) - {filed.primary for filed in held_out})
         if absent:
-            warnings.warn(f"{test} has no image of class {absent[0]!r}, whose metrics will be 0.", stacklevel=2)
+            where = test if test_split is None else f"`test_split`={test_split}"
+            warnings.warn(f"{where} leaves no test image of class {absent[0]!r}: its metrics will be 0.", stacklevel=2)
         super().__init__(hierarchy, root=root, flip=flip, mean=mean, std=std, **options)
 
     @property

@@ -94,6 +94,8 @@ class BatchSampler(DistributedSampler[Draw]):
         stream: independent streams (main network, agent, reward) see other orders and augmentations.
         num_replicas: number of devices.
         rank: this device.
+        pads: where not `train`: devices get equally many images, some of them twice. Otherwise each image once, unless
+            there are fewer than devices.
     """
 
     def __init__(
@@ -106,8 +108,12 @@ class BatchSampler(DistributedSampler[Draw]):
         stream: str = "main",
         num_replicas: int = 1,
         rank: int = 0,
+        pads: bool = True,
     ) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=train, seed=seed, drop_last=train)  # type: ignore[arg-type]
+        if not (train or pads) and len(dataset) >= num_replicas:
+            self.total_size = len(dataset)
+            self.num_samples = len(range(rank, self.total_size, num_replicas))
         self.batch_size = batch_size
         self.train = train
         self.stream = stream
@@ -123,7 +129,7 @@ class BatchSampler(DistributedSampler[Draw]):
             order = torch.randperm(length, generator=torch.Generator().manual_seed(seed))
         else:
             order = torch.arange(length)
-        # total_size is the next multiple of the number of devices: below the length in training, above it otherwise.
+        # total_size is the next multiple of the number of devices: below the length in training, above it if padded.
         order = order.repeat(-(-self.total_size // length))[: self.total_size]
         mine = order[self.rank :: self.num_replicas]
         for number, index in enumerate(torch.split(mine, self.batch_size)[: len(self)]):

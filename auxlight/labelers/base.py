@@ -24,6 +24,8 @@ class Labeler(nn.Module, ABC):
                 label = self.hierarchy.to_global(batch.primary, torch.zeros_like(batch.primary))
                 return self.hard_target(label)
 
+    The auxiliary loss does not train a labeler; one that learns is a `LabelNetwork`, or has a loss of its own.
+
     Attributes:
         hierarchy: the module's hierarchy, from `bind` on.
         mask: (C, K) bool buffer, row y marks the auxiliary classes of primary class y.
@@ -39,9 +41,20 @@ class Labeler(nn.Module, ABC):
             hierarchy: which auxiliary classes each primary class owns.
             trunk: the main network's trunk, for a labeler whose network should resemble it. Not to be trained.
             feature_dim: size of its features, for a labeler that works on them.
+
+        Raises:
+            InputError: it is bound already.
         """
+        if hasattr(self, "hierarchy"):
+            raise InputError(
+                f"A labeler belongs to one module. Found a {type(self).__name__} that is bound to another: make one "
+                "for each."
+            )
         self.hierarchy = hierarchy
         self.register_buffer("mask", hierarchy.mask, persistent=False)
+
+    def before_fit(self) -> None:
+        """Called before the first step of a fit that is not resumed, for a labeler that remembers; most do nothing."""
 
     def before_step(self, epoch: int, epochs: int | None, trunk: nn.Module, images: Images) -> None:
         """Called before each step of a fit, for a labeler that looks at more than the batch; most do nothing.

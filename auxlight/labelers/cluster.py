@@ -48,7 +48,6 @@ class ClusterLabels(Labeler):
         self.every_n_epochs = every_n_epochs
         self.seed = seed
         self._warned = False
-        self._epoch = 0
 
     def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module, feature_dim: int) -> None:
         """Make room for the copy and the centres."""
@@ -57,6 +56,10 @@ class ClusterLabels(Labeler):
         self.register_buffer("centres", torch.zeros(hierarchy.num_auxiliary, feature_dim))
         # Epoch of the last clustering, in the checkpoint: a run resumed inside that epoch keeps its labels.
         self.register_buffer("clustered", torch.tensor(-1))
+
+    def before_fit(self) -> None:
+        """Clusters of another fit do not count."""
+        self.clustered.fill_(-1)
 
     def before_step(self, epoch: int, epochs: int | None, trunk: nn.Module, images: Images) -> None:
         """Cluster, if it is time to."""
@@ -67,9 +70,6 @@ class ClusterLabels(Labeler):
                 "epochs: no image will have a label. Lower `start_epoch`.",
                 stacklevel=2,
             )
-        if epoch < self._epoch:  # another fit
-            self.clustered.fill_(-1)
-        self._epoch = epoch
         since = epoch - self.start_epoch
         due = since == 0 or (since > 0 and self.every_n_epochs is not None and since % self.every_n_epochs == 0)
         if due and int(self.clustered) != epoch:
@@ -81,7 +81,8 @@ class ClusterLabels(Labeler):
                 from_first_device(buffer)
 
     def _see(self, batch: Batch) -> Tensor:
-        with evaluation_mode(self.eyes):
+        # In full precision, also beside a network in mixed one: labels are of the features that were clustered.
+        with evaluation_mode(self.eyes), torch.autocast(batch.image.device.type, enabled=False):
             return cast(Tensor, self.eyes(batch.image)).float()
 
     @torch.no_grad()

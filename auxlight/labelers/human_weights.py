@@ -21,6 +21,7 @@ class HumanWeights(LabelNetwork):
         trunk: see `LabelNetwork`.
         shared_trunk: see `LabelNetwork`.
         head_dim: see `LabelNetwork`.
+        untrained: see `LabelNetwork`.
 
     Raises:
         InputError: in the first step, where the data set has no human sub-labels.
@@ -32,8 +33,11 @@ class HumanWeights(LabelNetwork):
         trunk: nn.Module | None = None,
         shared_trunk: bool = False,
         head_dim: int | None = None,
+        untrained: bool = False,
     ) -> None:
-        super().__init__(True, normalize_weights, trunk=trunk, shared_trunk=shared_trunk, head_dim=head_dim)
+        super().__init__(
+            True, normalize_weights, trunk=trunk, shared_trunk=shared_trunk, head_dim=head_dim, untrained=untrained
+        )
 
     def make_heads(self, hierarchy: LabelHierarchy, feature_dim: int) -> None:
         """No head for labels."""

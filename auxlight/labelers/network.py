@@ -30,6 +30,7 @@ class LabelNetwork(Labeler):
         trunk: images → (B, trunk.feature_dim); by default a VGG of the main network's depth and width.
         shared_trunk: no trunk, but heads on the main network's detached features: labels cost almost nothing.
         head_dim: hidden size of both heads; the features' size by default (512 at full width).
+        untrained: label although nothing trains the network: the control "untrained label network".
 
     Raises:
         InputError: a temperature that is not positive, a trunk beside a shared one, normalised weights without weights;
@@ -45,6 +46,7 @@ class LabelNetwork(Labeler):
         trunk: nn.Module | None = None,
         shared_trunk: bool = False,
         head_dim: int | None = None,
+        untrained: bool = False,
     ) -> None:
         super().__init__()
         if not temperature > 0:
@@ -59,6 +61,7 @@ class LabelNetwork(Labeler):
         self.hard = hard
         self.shared_trunk = shared_trunk
         self.head_dim = head_dim
+        self.untrained = untrained
         self._trunk = [trunk]  # in a list: it becomes a submodule in `bind`, with its heads
 
     def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module, feature_dim: int) -> None:
@@ -67,6 +70,8 @@ class LabelNetwork(Labeler):
         if not self.shared_trunk:
             self.trunk, feature_dim = own_trunk(self, self._trunk[0], trunk, norm="batch")
         self.make_heads(hierarchy, feature_dim)
+        if self.untrained:
+            self.requires_grad_(False)
 
     def make_heads(self, hierarchy: LabelHierarchy, feature_dim: int) -> None:
         """Of labels and of weights, on features (B, feature_dim)."""
@@ -100,7 +105,7 @@ class LabelNetwork(Labeler):
         """Weights (B,) of images by what `see` gave."""
         if self.weight_head is None:
             return features.new_ones(len(features))
-        weight = sample_weight(self.weight_head(features).squeeze(1).sigmoid())
+        weight = sample_weight(self.weight_head(features).squeeze(1).float().sigmoid())
         return weight / weight.mean() if self.normalize_weights else weight
 
     @torch.no_grad()

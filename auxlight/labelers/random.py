@@ -15,7 +15,7 @@ class RandomLabels(Labeler):
 
     Args:
         fixed: True: an image keeps its label through training; False: a fresh draw each time it is seen.
-        seed: of the draw; by default the run's.
+        seed: of the draw; by default the run's. Two that label for one module need different ones, or label alike.
     """
 
     steps: Tensor

@@ -37,8 +37,13 @@ def aside(module: AuxiliaryClassifier, seed: int) -> Iterator[None]:
         yield
 
 
-def prepare_labelers(module: AuxiliaryClassifier) -> None:
-    """Let the labelers look at more than the batch before a step of a fit."""
+def prepare_labelers(module: AuxiliaryClassifier, begins: bool) -> None:
+    """Let the labelers look at more than the batch before a step of a fit.
+
+    Args:
+        module: theirs.
+        begins: whether it is the first step of a fit that is not resumed.
+    """
 
     def images() -> Iterator[Batch]:
         if module.data is None:
@@ -47,7 +52,10 @@ def prepare_labelers(module: AuxiliaryClassifier) -> None:
                 "ImageDataModule."
             )
         for batch in module.data.plain_batches("train"):
-            yield batch.select(batch.primary >= 0)
+            if (batch.primary >= 0).any():
+                yield batch.select(batch.primary >= 0)
 
     for task in labelled_tasks(module):
+        if begins:
+            task.labeler.before_fit()
         task.labeler.before_step(module.current_epoch, module.trainer.max_epochs, module.trunk, images)

@@ -82,6 +82,7 @@ class BilevelModule(AuxiliaryClassifier):
             positive; at the start of a fit, fp16, or a data module that lacks what the method needs.
     """
 
+    trains_labels = True
     needs_data_module = False
 
     def __init__(

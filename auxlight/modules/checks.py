@@ -1,15 +1,18 @@
 """What a module cannot be made of, and what a combiner cannot work with: said before the first step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
+from torch import Tensor, nn
 
 from auxlight.combiners import Combiner, WeightedSum
 from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import InputError
-from auxlight.tasks import AuxiliaryTask
+from auxlight.hierarchy import LabelHierarchy
+from auxlight.labelers.network import LabelNetwork
+from auxlight.tasks import AuxiliaryTask, LabelledTask
 
 
 def check_parts(tasks: Any, combiner: Any) -> None:
@@ -34,6 +37,51 @@ def check_parts(tasks: Any, combiner: Any) -> None:
             f"`combiner` must be an auxlight.Combiner. Found {type(combiner).__name__}: give an instance, and wrap an "
             "aggregator of TorchJD in auxlight.Aggregation."
         )
+
+
+def check_data(hierarchy: LabelHierarchy, data: ImageDataModule | None) -> None:
+    """Refuse data of other classes than the module's.
+
+    Raises:
+        InputError: another hierarchy.
+    """
+    if data is not None and data.hierarchy != hierarchy:
+        raise InputError(
+            f"`hierarchy` of the module must be that of the data, {list(data.hierarchy.psi)} auxiliary classes per "
+            f"primary class. Found {list(hierarchy.psi)}: give it `data.hierarchy`."
+        )
+
+
+def check_labelers(tasks: Iterable[nn.Module], trained: bool) -> None:
+    """Refuse label networks that nothing trains.
+
+    Args:
+        tasks: of a module.
+        trained: whether the module trains its label network.
+
+    Raises:
+        InputError: there is one, not meant as a control.
+    """
+    for task in tasks:
+        labeler = task.labeler if isinstance(task, LabelledTask) else None
+        if isinstance(labeler, LabelNetwork) and not trained and not labeler.untrained:
+            raise InputError(
+                f"`labeler` {type(labeler).__name__} needs a module that trains it: auxlight.MAXLModule or "
+                "auxlight.AuxiLearnModule. Found another, in which it would stay as it is: choose one of these, or set "
+                "`untrained: true` for the control."
+            )
+
+
+def check_losses(found: object, name: str) -> None:
+    """Refuse what is no loss and weight for each image.
+
+    Raises:
+        InputError: not two tensors (n,).
+    """
+    shapes = [tuple(part.shape) if isinstance(part, Tensor) else None for part in found] if type(found) is tuple else []
+    if len(shapes) != 2 or shapes[0] is None or len(shapes[0]) != 1 or shapes[1] != shapes[0]:
+        what = f"a {type(found).__name__}{f' of shapes {shapes}' if shapes else ''}"
+        raise InputError(f"`forward` of {name} must return losses (n,) and weights (n,) of n images. Found {what}.")
 
 
 def check_combiner(combiner: Combiner, trainer: L.Trainer, data: ImageDataModule | None) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, NamedTuple, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 import lightning as L
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -22,9 +22,10 @@ from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import save_plain_hyperparameters
 from auxlight.labelers.base import Labeler
 from auxlight.modules.aside import prepare_labelers
-from auxlight.modules.checks import check_combiner, check_parts
+from auxlight.modules.checks import check_combiner, check_data, check_labelers, check_losses, check_parts
 from auxlight.modules.metrics import StageMetrics
 from auxlight.modules.optimizers import make_optimizer, make_scheduler
+from auxlight.modules.outputs import Prediction, StepOutputs
 from auxlight.modules.step_context import step_context
 from auxlight.modules.streams import BatchStreams
 from auxlight.networks.heads import Head
@@ -49,26 +50,6 @@ class ClassifierOptions(TypedDict, total=False):
     scheduler_interval: Literal["epoch", "step"]
 
 
-class StepOutputs(NamedTuple):
-    """Of one batch: features (B, D), primary logits (B, C), losses of the tasks, and the scalar that is minimised.
-
-    A rule on gradients has used up the losses' graph; that of `loss` is the one to go on with.
-    """
-
-    features: Tensor
-    logits: Tensor
-    losses: TaskLosses
-    loss: Tensor
-
-
-class Prediction(NamedTuple):
-    """What `predict_step` returns: positions (B,), primary classes (B,) and class probabilities (B, C)."""
-
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which a batch has no use for
-    primary: Tensor
-    probabilities: Tensor
-
-
 class AuxiliaryClassifier(L.LightningModule):
     """Primary classification over any trunk, with auxiliary tasks: one whose labels come from a labeler, and others.
 
@@ -89,6 +70,8 @@ class AuxiliaryClassifier(L.LightningModule):
     Raises:
         InputError: λ or γ below 0 or not finite, or an unknown feature size.
     """
+
+    trains_labels = False  # a label network, if it has one
 
     def __init__(
         self,
@@ -206,9 +189,15 @@ class AuxiliaryClassifier(L.LightningModule):
     def known_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Primary losses (n,) of those images whose primary label is known."""
         known = batch.primary >= 0
-        if known.all():
-            return self.primary_losses(logits, batch)
-        return self.primary_losses(logits[known], batch.select(known))
+        if not known.all():
+            logits, batch = logits[known], batch.select(known)
+        losses = self.primary_losses(logits, batch)
+        if losses.shape != batch.primary.shape:
+            raise InputError(
+                "`primary_losses` must return a loss for each image, of shape (B,): no mean. "
+                f"Found shape {tuple(losses.shape)} for {len(batch.primary)} images."
+            )
+        return losses
 
     def task_losses(self, features: Tensor, logits: Tensor, batch: Batch) -> TaskLosses:
         """Losses of all tasks, per sample."""
@@ -217,6 +206,7 @@ class AuxiliaryClassifier(L.LightningModule):
             seed = self.draw_seed(f"task {number}", batch) if task.draws else None
             with nullcontext() if seed is None else isolated_rng(seed):
                 auxiliary.append(task(self.trunk, features, batch))
+            check_losses(auxiliary[-1], type(task).__name__)
         return TaskLosses(
             self.known_losses(logits, batch),
             tuple(losses for losses, _ in auxiliary),
@@ -236,7 +226,10 @@ class AuxiliaryClassifier(L.LightningModule):
             features = self.features(batch.image)
             logits = self.primary_head(features)
             losses = self.task_losses(features, logits, batch)
-        return StepOutputs(features, logits, losses, self.combiner(losses, step_context(self, batch, seed)))
+        loss = self.combiner(losses, step_context(self, batch, seed))
+        if loss.ndim:
+            raise InputError(f"`combiner` must return one number. Found a tensor of shape {tuple(loss.shape)}.")
+        return StepOutputs(features, logits, losses, loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The step's loss, with logs and metrics."""
@@ -260,7 +253,9 @@ class AuxiliaryClassifier(L.LightningModule):
         return loss
 
     def on_fit_start(self) -> None:
-        """Check what the combiner needs."""
+        """Check what the data must be, and what labelers and combiner need."""
+        check_data(self.hierarchy, self.data)
+        check_labelers(self.tasks, self.trains_labels)
         check_combiner(self.combiner, self.trainer, self.data)
         self._streams = BatchStreams()
 
@@ -268,7 +263,7 @@ class AuxiliaryClassifier(L.LightningModule):
         """What draws by chance in an epoch (dropout) draws the same in a resumed run; labelers may look at more."""
         if batch_idx == 0:
             seed_generators(derive_seed(global_seed(), "epoch", self.current_epoch, self.global_rank))
-        prepare_labelers(self)
+        prepare_labelers(self, begins=batch_idx == self.trainer.global_step == 0)
 
     def next_batch(self, stream: str, split: Split) -> Batch:
         """The next batch of a stream beside the training loop; see `BatchStreams`."""

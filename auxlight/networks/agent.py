@@ -44,7 +44,7 @@ class AgentNetwork(nn.Module):
 
     @contextmanager
     def learns(self) -> Iterator[None]:
-        """Inside this block its parameters have gradients, but those that were frozen when it was made; after it, none."""
+        """Inside this block parameters have gradients, but those that were frozen when it was made; outside, none."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in self._learning)
         try:

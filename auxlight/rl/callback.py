@@ -16,7 +16,15 @@ from auxlight.errors import InputError
 from auxlight.labelers.agent import AgentLabels
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.rl.agent import AgentFactory, PaperPPO
-from auxlight.rl.checks import check_agent, check_data, check_module, check_optimizers, check_reward, check_trainer
+from auxlight.rl.checks import (
+    check_agent,
+    check_data,
+    check_module,
+    check_optimizers,
+    check_reward,
+    check_step,
+    check_trainer,
+)
 from auxlight.rl.game import LabellingGame, check_reset
 from auxlight.rl.module_learner import ModuleLearner
 from auxlight.rl.online import OnlineGame
@@ -129,6 +137,8 @@ class RLAuxCallback(L.Callback):
         check_trainer(trainer, RLAuxCallback)
         check_data(trainer, self.reward, module)
         check_reward(self.reward, module)
+        if not self.online:
+            check_step(module)
         if self.start_from is not None and not self._resumed:
             import_agent(labeler.network, self.start_from)
 

@@ -32,6 +32,15 @@ def check_module(module: L.LightningModule) -> tuple[AuxiliaryClassifier, AgentL
     return cast(AuxiliaryClassifier, module), labeler
 
 
+def check_step(module: AuxiliaryClassifier) -> None:
+    """Say where the game's steps may be others than the main network's."""
+    if type(module).training_step is not AuxiliaryClassifier.training_step:
+        rank_zero_warn(
+            f"{type(module).__name__} has a `training_step` of its own, which the steps of the agent's epochs do not "
+            "take: override `step`, `task_losses` or `primary_losses` for another loss, of which both are made."
+        )
+
+
 def check_agent(factory: Any) -> None:
     """An algorithm that learns while it plays, where its class can be told before it is made."""
     while isinstance(factory, partial):

@@ -59,6 +59,7 @@ class AuxiliaryTask(nn.Module, ABC):
     """
 
     draws = False
+    weight: float = 1.0
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()

@@ -6,10 +6,37 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from auxlight.batch import AuxiliaryTarget, Batch
+from auxlight.errors import InputError
 from auxlight.functional import focal_loss
 from auxlight.labelers.base import Labeler
 from auxlight.networks.heads import Head
 from auxlight.tasks.base import AuxiliaryTask, TaskPlace
+
+
+def check_target(target: object, size: int, labeler: Labeler) -> None:
+    """Refuse what is no target.
+
+    Args:
+        target: of some images.
+        size: how many, B.
+        labeler: that gave it.
+
+    Raises:
+        InputError: no `AuxiliaryTarget`, other shapes, or probabilities that are none.
+    """
+    rule = f"`forward` of {type(labeler).__name__} must return an AuxiliaryTarget:"
+    if not isinstance(target, AuxiliaryTarget):
+        raise InputError(
+            f"{rule} probabilities and weights, see `Labeler.hard_target`. Found a {type(target).__name__}."
+        )
+    shapes = ((size, labeler.hierarchy.num_auxiliary), (size,))
+    found = tuple(tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in target)
+    if found != shapes:
+        raise InputError(f"{rule} probabilities of shape {shapes[0]} and weights of shape {shapes[1]}. Found {found}.")
+    sums = target.probabilities.detach().float().sum(1)
+    if not (target.probabilities >= 0).all() or not ((sums - 1).abs() < 0.02).all():
+        least, total = float(target.probabilities.min()), float(sums[(sums - 1).abs().argmax()])
+        raise InputError(f"{rule} probabilities ≥ 0 that sum to 1. Found {least:g} among them, and a sum of {total:g}.")
 
 
 class LabelledTask(AuxiliaryTask):
@@ -22,6 +49,9 @@ class LabelledTask(AuxiliaryTask):
         labeler: where the labels come from.
         weight: see `AuxiliaryTask`.
 
+    Raises:
+        InputError: a labeler that is none; in its first step, one that gives no targets.
+
     Attributes:
         target: of the last batch's labelled images, detached.
     """
@@ -31,7 +61,11 @@ class LabelledTask(AuxiliaryTask):
 
     def __init__(self, labeler: Labeler, weight: float = 1.0) -> None:
         super().__init__(weight)
+        if not isinstance(labeler, Labeler):
+            found = f"the class {labeler.__name__}" if isinstance(labeler, type) else f"a {type(labeler).__name__}"
+            raise InputError(f"`labeler` must be an auxlight.Labeler, one that is made. Found {found}.")
         self.labeler = labeler
+        self._checked = False
         self.target: AuxiliaryTarget | None = None
         self._given: AuxiliaryTarget | None = None
 
@@ -46,9 +80,18 @@ class LabelledTask(AuxiliaryTask):
         known = batch.primary >= 0
         if not known.all():
             batch, features = batch.select(known), features[known]
-        target = self.labeler(batch, features) if self._given is None else self._given
+        target = self._labels(batch, features) if self._given is None else self._given
+        # The auxiliary loss would train a labeler to say what is easy to learn.
         self.target = AuxiliaryTarget(*(part.detach() for part in target))
-        return focal_loss(self.head(features), target.probabilities, self.focal_gamma), target.weight
+        return focal_loss(self.head(features), self.target.probabilities, self.focal_gamma), self.target.weight
+
+    def _labels(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
+        """The labeler's; the first time it is looked at what it says."""
+        target: AuxiliaryTarget = self.labeler(batch, features)
+        if not self._checked:
+            check_target(target, len(features), self.labeler)
+            self._checked = True
+        return target
 
     @property
     def has_given(self) -> bool:

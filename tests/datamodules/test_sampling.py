@@ -135,6 +135,18 @@ def facts(draws):
     return [(draw.index.tolist(), draw.seed) for draw in draws]
 
 
+@pytest.mark.parametrize("length", [2, 3, 20, 23, 24])
+@pytest.mark.parametrize("devices", [1, 2, 3])
+def test_without_padding_each_image_comes_once(length, devices):
+    options = {"train": False, "num_replicas": devices, "pads": False}
+    parts = [list(sampler(length, rank=rank, **options)) for rank in range(devices)]
+    found = [i for part in parts for i in indices(part)]
+    assert sorted(set(found)) == list(range(length)) and len(found) == max(length, devices)
+    assert all(parts) and [len(part) for part in parts] == [
+        len(sampler(length, rank=rank, **options)) for rank in range(devices)
+    ]
+
+
 @pytest.mark.parametrize("length", [20, 23, 24])
 @pytest.mark.parametrize("devices", [1, 2, 3])
 def test_training_batches_are_complete_and_no_image_comes_twice(length, devices):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import lightning as L
 import numpy as np
 import pytest
@@ -5,7 +7,16 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import nn
 
-from auxlight import Batch, ClusterLabels, DigitsDataModule, InputError, LabelHierarchy, MultiHeadVGG
+from auxlight import (
+    AuxiliaryClassifier,
+    Batch,
+    ClusterLabels,
+    DigitsDataModule,
+    InputError,
+    LabelHierarchy,
+    MultiHeadVGG,
+)
+from auxlight.labelling import label_images
 from tests.devices import on_two_devices
 from tests.quiet import TRAINER
 
@@ -146,9 +157,73 @@ def test_another_fit_clusters_anew():
     labeler, (batch, _) = bound(start_epoch=1), blobs()
     moved = batch._replace(image=batch.image + 100)
     for images in (batch, moved):
+        labeler.before_fit()
         for epoch in range(3):
             labeler.before_step(epoch, 3, Flat(), lambda images=images: [images])
     assert labeler.centres.min() > 90
+
+
+def fitted(module, data, epochs, ckpt_path=None, **arguments):
+    trainer = L.Trainer(**TRAINER | {"limit_val_batches": 0}, max_epochs=epochs, **arguments)
+    trainer.fit(module, data, ckpt_path=ckpt_path)
+    return trainer
+
+
+@pytest.mark.parametrize("start_epoch", [0, 1])
+def test_a_fit_that_is_not_resumed_has_clusters_of_its_own(start_epoch):
+    """Of one object, and of one that was loaded."""
+    data = DigitsDataModule(num_train=100, batch_size=50)
+    make = partial(MultiHeadVGG, data.hierarchy, depth=11, width=0.0625)
+    first = make(labeler=ClusterLabels(start_epoch=start_epoch))
+    fitted(first, data, start_epoch + 1)
+    loaded = make(labeler=ClusterLabels(start_epoch=start_epoch))
+    loaded.load_state_dict(first.state_dict())
+    centres = first.labelled_task.labeler.centres.clone()
+    for module in (first, loaded):
+        fitted(module, data, start_epoch + 1)
+        assert not torch.equal(module.labelled_task.labeler.centres, centres)
+
+
+def test_a_run_that_is_taken_up_further_back_keeps_its_clusters(tmp_path):
+    data = DigitsDataModule(num_train=100, batch_size=50)
+    module = MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, labeler=ClusterLabels(start_epoch=1))
+    trainer = fitted(module, data, 2)
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    centres = module.labelled_task.labeler.centres.clone()
+    fitted(module, data, 5, tmp_path / "two.ckpt")
+    fitted(module, data, 4, tmp_path / "two.ckpt")
+    assert int(module.labelled_task.labeler.clustered) == 1
+    assert torch.equal(module.labelled_task.labeler.centres, centres)
+
+
+def test_labels_are_of_full_precision_beside_a_mixed_one():
+    """As the centres are, which are made outside of a step."""
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    labeler = ClusterLabels(start_epoch=0)
+    labeler.bind(LabelHierarchy((5, 5)), trunk, 2)
+    image = torch.randn(400, 3, 2, 2)
+    batch = Batch(image, torch.arange(400) % 2, None, torch.arange(400))
+    labeler.before_step(0, 1, trunk, lambda: [batch])
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = labeler(batch, image)
+    assert torch.equal(mixed.probabilities, labeler(batch, image).probabilities)
+
+
+@pytest.mark.parametrize("labelled", [2, 20])
+def test_batches_without_a_known_class_are_left_out(labelled):
+    """Trunks may not take none."""
+
+    class Reshaping(nn.Module):
+        feature_dim = 3072
+
+        def forward(self, image):
+            return image.reshape(image.size(0), -1)
+
+    data = DigitsDataModule(num_train=100, num_labelled=labelled * 5, batch_size=10)
+    module = AuxiliaryClassifier(data.hierarchy, Reshaping(), labeler=ClusterLabels(start_epoch=0))
+    fitted(module, data, 1)
+    assert len(label_images(module, data)["index"]) > 300
 
 
 def test_features_that_are_not_finite_get_one_line():

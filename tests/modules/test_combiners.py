@@ -63,8 +63,8 @@ LABELERS = {
     "uniform": UniformLabels,
     "cluster": lambda: ClusterLabels(start_epoch=0),
     "agent": lambda: AgentLabels(weighted=True, untrained=True, trunk=VGG(11, 0.0625, norm="group")),
-    "weights": lambda: HumanWeights(trunk=Trunk()),
-    "network": lambda: LabelNetwork(weighted=True, trunk=Trunk()),
+    "weights": lambda: HumanWeights(trunk=Trunk(), untrained=True),
+    "network": lambda: LabelNetwork(weighted=True, trunk=Trunk(), untrained=True),
 }
 AGGREGATORS = {
     "PCGrad": aggregation.PCGrad,

@@ -655,6 +655,16 @@ def test_images_that_a_rule_judges_by_are_held_out_for_something(recwarn):
     assert not [warning for warning in recwarn if "nothing uses them" in str(warning.message)]
 
 
+class OwnStep(MultiHeadVGG):
+    def training_step(self, batch, batch_idx):
+        return 2 * super().training_step(batch, batch_idx)
+
+
+def test_a_training_step_that_the_game_does_not_take_is_announced():
+    with pytest.warns(UserWarning, match="OwnStep has a `training_step` of its own"):
+        fit(kind=OwnStep)
+
+
 def test_held_out_images_must_exist():
     data = DigitsDataModule(num_train=200, batch_size=50)
     module = MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, labeler=AgentLabels())
