@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -43,8 +44,8 @@ def check_model(path: str, asked_for: Namespace, merged: Namespace) -> None:
         key = differing[0]
         raise InputError(
             f"`ckpt_path` must hold the model that is asked for. Found {path} with {key}={found.get(key)!r} instead of "
-            f"{asked.get(key)!r}{f' and {len(differing) - 1} more' if len(differing) > 1 else ''}: use the run's own "
-            "config, or start without the checkpoint."
+            f"{asked.get(key)!r}{f' and {len(differing) - 1} more' if len(differing) > 1 else ''}: leave out what "
+            "changes the model, use the run's own config, or start without the checkpoint."
         )
 
 
@@ -64,9 +65,11 @@ def steps_of(path: str) -> int:
     return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
-def load_network(module: torch.nn.Module, path: str) -> None:
-    """Give a module the parameters and buffers of a checkpoint."""
-    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+def load_network(module: L.LightningModule, path: str) -> None:
+    """Give a module the parameters and buffers of a checkpoint, if it takes that."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    module.on_load_checkpoint(content)
+    module.load_state_dict(content["state_dict"])
 
 
 def _flat(value: Any, prefix: str = "model") -> Iterator[tuple[str, Any]]:

@@ -52,6 +52,11 @@ class ImageFolderDataModule(ImageDataModule):
         train, test = Path(root) / "train", Path(root) / "test"
         if not train.is_dir():
             raise InputError(f"`root` must hold a folder train/<primary>/ of each class. Found no {train}.")
+        if (Path(root) / "val").is_dir():
+            warnings.warn(
+                f"{Path(root) / 'val'} is not read: validation images are chosen from {train}, by `val_split`.",
+                stacklevel=2,
+            )
         found = list_images(train)
         self._class_names = sorted({filed.primary for filed in found})
         if len(self._class_names) < 2:

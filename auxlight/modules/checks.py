@@ -52,6 +52,33 @@ def check_data(hierarchy: LabelHierarchy, data: ImageDataModule | None) -> None:
         )
 
 
+def classes_of(hierarchy: LabelHierarchy, data: ImageDataModule | None) -> dict[str, Any]:
+    """What a checkpoint says of the classes that it was trained on."""
+    return {"psi": list(hierarchy.psi), "names": None if data is None else list(map(str, data.class_names))}
+
+
+def check_classes(found: dict[str, Any] | None, hierarchy: LabelHierarchy, data: ImageDataModule | None) -> None:
+    """Refuse a checkpoint of other classes, whose network says something else although it may fit.
+
+    Args:
+        found: what `classes_of` said of it.
+        hierarchy: of the module.
+        data: that it goes on with, if it is known.
+
+    Raises:
+        InputError: another hierarchy, or other names.
+    """
+    here = classes_of(hierarchy, data)
+    known = [key for key, value in here.items() if found is not None and None not in (value, found[key])]
+    if found is not None and any(found[key] != here[key] for key in known):
+        raise InputError(f"`ckpt_path` must be of the data's classes, {_told(here)}. Found {_told(found)}.")
+
+
+def _told(classes: dict[str, Any]) -> str:
+    names = classes["names"] or []
+    return f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} with psi={classes['psi']}"
+
+
 def check_labelers(tasks: Iterable[nn.Module], trained: bool) -> None:
     """Refuse label networks that nothing trains.
 
@@ -82,6 +109,29 @@ def check_losses(found: object, name: str) -> None:
     if len(shapes) != 2 or shapes[0] is None or len(shapes[0]) != 1 or shapes[1] != shapes[0]:
         what = f"a {type(found).__name__}{f' of shapes {shapes}' if shapes else ''}"
         raise InputError(f"`forward` of {name} must return losses (n,) and weights (n,) of n images. Found {what}.")
+
+
+def check_primary(losses: Tensor, size: int) -> None:
+    """Refuse what is no primary loss for each of so many images.
+
+    Raises:
+        InputError: another shape.
+    """
+    if losses.shape != (size,):
+        raise InputError(
+            "`primary_losses` must return a loss for each image, of shape (B,): no mean. "
+            f"Found shape {tuple(losses.shape)} for {size} images."
+        )
+
+
+def check_scalar(loss: Tensor) -> None:
+    """Refuse what is not the one number to be minimised.
+
+    Raises:
+        InputError: another shape.
+    """
+    if loss.ndim:
+        raise InputError(f"`combiner` must return one number. Found a tensor of shape {tuple(loss.shape)}.")
 
 
 def check_combiner(combiner: Combiner, trainer: L.Trainer, data: ImageDataModule | None) -> None:

@@ -21,8 +21,8 @@ from auxlight.functional import focal_loss
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import save_plain_hyperparameters
 from auxlight.labelers.base import Labeler
+from auxlight.modules import checks
 from auxlight.modules.aside import prepare_labelers
-from auxlight.modules.checks import check_combiner, check_data, check_labelers, check_losses, check_parts
 from auxlight.modules.metrics import StageMetrics
 from auxlight.modules.optimizers import make_optimizer, make_scheduler
 from auxlight.modules.outputs import Prediction, StepOutputs
@@ -118,7 +118,7 @@ class AuxiliaryClassifier(L.LightningModule):
         self.primary_head = Head(feature_dim, self.hierarchy.num_primary, head_dim)
         self._given: tuple[Tensor, Tensor] | None = None
         self._streams = BatchStreams()
-        check_parts(tasks, combiner)
+        checks.check_parts(tasks, combiner)
         own = [] if labeler is None else [LabelledTask(labeler)]
         self.tasks = nn.ModuleList([*own, *(tasks or [])])
         for task in self.tasks:
@@ -192,11 +192,7 @@ class AuxiliaryClassifier(L.LightningModule):
         if not known.all():
             logits, batch = logits[known], batch.select(known)
         losses = self.primary_losses(logits, batch)
-        if losses.shape != batch.primary.shape:
-            raise InputError(
-                "`primary_losses` must return a loss for each image, of shape (B,): no mean. "
-                f"Found shape {tuple(losses.shape)} for {len(batch.primary)} images."
-            )
+        checks.check_primary(losses, len(batch.primary))
         return losses
 
     def task_losses(self, features: Tensor, logits: Tensor, batch: Batch) -> TaskLosses:
@@ -206,7 +202,7 @@ class AuxiliaryClassifier(L.LightningModule):
             seed = self.draw_seed(f"task {number}", batch) if task.draws else None
             with nullcontext() if seed is None else isolated_rng(seed):
                 auxiliary.append(task(self.trunk, features, batch))
-            check_losses(auxiliary[-1], type(task).__name__)
+            checks.check_losses(auxiliary[-1], type(task).__name__)
         return TaskLosses(
             self.known_losses(logits, batch),
             tuple(losses for losses, _ in auxiliary),
@@ -227,8 +223,7 @@ class AuxiliaryClassifier(L.LightningModule):
             logits = self.primary_head(features)
             losses = self.task_losses(features, logits, batch)
         loss = self.combiner(losses, step_context(self, batch, seed))
-        if loss.ndim:
-            raise InputError(f"`combiner` must return one number. Found a tensor of shape {tuple(loss.shape)}.")
+        checks.check_scalar(loss)
         return StepOutputs(features, logits, losses, loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -254,9 +249,9 @@ class AuxiliaryClassifier(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Check what the data must be, and what labelers and combiner need."""
-        check_data(self.hierarchy, self.data)
-        check_labelers(self.tasks, self.trains_labels)
-        check_combiner(self.combiner, self.trainer, self.data)
+        checks.check_data(self.hierarchy, self.data)
+        checks.check_labelers(self.tasks, self.trains_labels)
+        checks.check_combiner(self.combiner, self.trainer, self.data)
         self._streams = BatchStreams()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -301,6 +296,14 @@ class AuxiliaryClassifier(L.LightningModule):
         """Primary class and class probabilities of each image."""
         probabilities = self(batch.image).softmax(-1)
         return Prediction(batch.index, probabilities.argmax(-1), probabilities)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say of which classes it is."""
+        checkpoint["classes"] = checks.classes_of(self.hierarchy, self.data)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse one of others."""
+        checks.check_classes(checkpoint.get("classes"), self.hierarchy, self.data)
 
     def _evaluate(self, stage: Stage, batch: Batch) -> None:
         features = self.features(batch.image)

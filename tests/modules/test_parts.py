@@ -1,5 +1,6 @@
 """Parts of a module, the user's own among them: what they must be and return, and what trains them."""
 
+import lightning as L
 import pytest
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from auxlight import (
     AuxiliaryClassifier,
     AuxiliaryTarget,
     AuxiliaryTask,
+    DigitsDataModule,
     HumanLabels,
     InputError,
     Labeler,
@@ -16,7 +18,9 @@ from auxlight import (
     UniformLabels,
     WeightedSum,
 )
+from auxlight.checkpoints import load_network
 from tests.modules.test_combiners import Trunk, fit, make
+from tests.quiet import TRAINER
 
 
 def test_a_label_network_that_nothing_trains_is_refused():
@@ -40,6 +44,26 @@ def test_the_modules_classes_are_the_datas():
     module = AuxiliaryClassifier((3, 3), Trunk(), labeler=UniformLabels())
     with pytest.raises(InputError, match=r"that of the data, \[5, 5\].*Found \[3, 3\]"):
         fit(module)
+
+
+class Named(DigitsDataModule):
+    """Digits by other names."""
+
+    @property
+    def class_names(self):
+        return ["one", "other"]
+
+
+def test_a_checkpoint_is_of_its_classes(tmp_path):
+    """Of as many others, too, on which its network would be tested without a word."""
+    module = make(None, HumanLabels())
+    fit(module).save_checkpoint(tmp_path / "end.ckpt")
+    L.Trainer(**TRAINER).validate(module, DigitsDataModule(), str(tmp_path / "end.ckpt"), verbose=False)
+    with pytest.raises(InputError, match=r"one, other with psi=\[5, 5\]. Found even, odd with psi=\[5, 5\]"):
+        L.Trainer(**TRAINER).validate(module, Named(), str(tmp_path / "end.ckpt"), verbose=False)
+    other = AuxiliaryClassifier((4, 5), Trunk(), labeler=UniformLabels())
+    with pytest.raises(InputError, match=r"psi=\[4, 5\]. Found even, odd with psi=\[5, 5\]"):
+        load_network(other, str(tmp_path / "end.ckpt"))
 
 
 class Learned(Labeler):
