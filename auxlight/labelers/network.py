@@ -105,7 +105,9 @@ class LabelNetwork(Labeler):
         """Weights (B,) of images by what `see` gave."""
         if self.weight_head is None:
             return features.new_ones(len(features))
-        weight = sample_weight(self.weight_head(features).squeeze(1).float().sigmoid())
+        logits = self.weight_head(features).squeeze(1)
+        # In full precision, also beside a network in mixed one: between 2⁻⁵ and 2⁵ its rounding is coarse.
+        weight = sample_weight(logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid())
         return weight / weight.mean() if self.normalize_weights else weight
 
     @torch.no_grad()

@@ -54,7 +54,7 @@ def test_unweighted_losses_of_the_unmasked_head_and_the_labelers_weights(gamma):
     task, features, batch = make(gamma=gamma), torch.randn(3, 5), batch_of([0, 1, 1])
     task.head = nn.Linear(5, 4)
     losses, weight = task(nn.Identity(), features, batch)
-    assert weight is TARGET.weight
+    assert torch.equal(weight, TARGET.weight)
     ((seen_batch, seen_features),) = task.labeler.seen
     assert seen_batch is batch and seen_features is features
     assert_losses(task, losses, features, TARGET, gamma)
