@@ -1,6 +1,8 @@
 """The one line that matters in jsonargparse's reports."""
 
 import re
+import sys
+from difflib import get_close_matches
 
 # A report lists every type that was tried for a value; these lines are its scaffolding.
 _SCAFFOLDING = re.compile(
@@ -10,6 +12,16 @@ _SCAFFOLDING = re.compile(
 _KEY = re.compile(r'Parser key "([^"]+)":?')
 _CALLABLE = re.compile(r"Type .* expects a function or a callable class:")
 _CLASS = re.compile(r"Problem with given class_path '([^']+)':")
+
+_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'\.?")
+_TYPE = re.compile(r"Expected a <class '(\w+)'>(?:\. Got value: (.*))?")
+_KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
+
+
+def _alike(module: str, name: str) -> str:
+    """What a module has by nearly this name."""
+    found = get_close_matches(name, vars(sys.modules[module]) if module in sys.modules else (), 1)
+    return f": is it {module}.{found[0]}?" if found else ""
 
 
 def parser_cause(report: str) -> str:
@@ -30,10 +42,14 @@ def parser_cause(report: str) -> str:
             where = ".".join(keys)
             named = class_path if class_path and class_path not in line else ""
             if re.match(r"Option '.*' is not accepted", line):
-                option = f"--{where}.help {class_path}" if where else "--help"
+                option = f"auxlight fit --{where}.help {class_path}" if where else "auxlight fit --help"
                 line += f": `{option}` lists those that are"
                 if class_path == "auxlight.AuxiliaryClassifier":  # which stands until a config names another
                     line += " (a method's config must come before those that change it)"
+            if found := _ATTRIBUTE.match(line):
+                line = f"{found[1]} has no {found[2]}{_alike(found[1], found[2])}"
+            if found := _TYPE.match(line):
+                line = f"must be {_KINDS.get(found[1], found[1])}{f'. Found {found[2]}' if found[2] else ''}"
             if line.startswith("the following arguments are required") and ".model" in line:
                 line += ": begin with `--config configs/<method>.yaml`, or give `--ckpt_path`"
             # auxlight's own messages (they begin with the parameter) say it all.

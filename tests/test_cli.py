@@ -290,9 +290,11 @@ def change(**replaced):
         (["--data.num_train=99"], None, r"`num_train` must lie between 100"),
         (["--data.val_split=0"], None, r"`val_split` .*empty"),
         (["--data.batch_size=1000"], None, r"`batch_size` must not exceed the 360 training images"),
-        (["--model.labeler=auxlight.Nope"], None, r"model.labeler: auxlight.Nope: .*no attribute 'Nope'"),
+        (["--model.labeler=auxlight.Nope"], None, r"model.labeler: auxlight.Nope: auxlight has no Nope$"),
+        (["--model.labeler=auxlight.HumanLabel"], None, r"has no HumanLabel: is it auxlight.HumanLabels\?$"),
+        (["--model.aux_weight=four"], None, r"model.aux_weight: .*must be a number. Found four"),
         (["--model=nowhere.Model"], None, r"No module named 'nowhere'"),
-        (["--model.optimizer=torch.optim.Nope"], None, r"model.optimizer: .*no attribute 'Nope'"),
+        (["--model.optimizer=torch.optim.Nope"], None, r"model.optimizer: .*torch.optim has no Nope"),
         (["--model.aux_wieght=1"], None, r"'aux_wieght' is not accepted"),
         (["--trainer.callbacks=auxlight.Nope"], None, r"trainer.callbacks: auxlight.Nope"),
         (["--trainer.callbacks=auxlight.RLAuxCallback"], None, r"RLAuxCallback needs .*Found labeler HumanLabels"),
@@ -311,7 +313,7 @@ def change(**replaced):
         (
             ["--model.combiner=auxlight.Aggregation", "--model.combiner.aggregator=torchjd.aggregation.Nope"],
             None,
-            r"no attribute 'Nope'",
+            r"has no Nope",
         ),
         (["--model.tasks=[auxlight.HumanLabels]"], None, r"(?i)not correspond to a subclass of AuxiliaryTask"),
         (["--data.num_labelled=5"], None, r"`num_labelled` must lie between 100"),
@@ -483,7 +485,7 @@ def test_a_report_without_a_known_shape_is_kept_whole():
 def test_an_option_at_the_top_is_found_in_the_whole_help():
     assert (
         parser_cause("Option 'seedz' is not accepted")
-        == "Option 'seedz' is not accepted: `--help` lists those that are"
+        == "Option 'seedz' is not accepted: `auxlight fit --help` lists those that are"
     )
 
 
