@@ -400,7 +400,7 @@ def test_a_checkpoint_of_another_model_is_refused(method, words, expected, singl
 def test_a_checkpoint_that_does_not_fit_the_data_is_refused(single_checkpoint, mirrors, capsys):
     with pytest.raises(SystemExit):
         main([*arguments("single", subcommand="test"), "--data.root", str(mirrors), single_checkpoint])
-    assert "auxlight: error: `ckpt_path` must fit model and data" in capsys.readouterr().err
+    assert "must be of the data's classes, 20 (aquatic_mammals" in capsys.readouterr().err
 
 
 def test_a_run_resumes_under_another_logger(single_checkpoint):

@@ -75,8 +75,9 @@ def check_classes(found: dict[str, Any] | None, hierarchy: LabelHierarchy, data:
 
 
 def _told(classes: dict[str, Any]) -> str:
-    names = classes["names"] or []
-    return f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} with psi={classes['psi']}"
+    names, psi = classes["names"] or [], classes["psi"]
+    shown = f" ({', '.join(names[:4])}{' …' if len(names) > 4 else ''})" if names else ""
+    return f"{len(psi)}{shown} with psi={psi[0] if len(set(psi)) == 1 else psi}"
 
 
 def check_labelers(tasks: Iterable[nn.Module], trained: bool) -> None:

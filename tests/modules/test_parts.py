@@ -59,10 +59,10 @@ def test_a_checkpoint_is_of_its_classes(tmp_path):
     module = make(None, HumanLabels())
     fit(module).save_checkpoint(tmp_path / "end.ckpt")
     L.Trainer(**TRAINER).validate(module, DigitsDataModule(), str(tmp_path / "end.ckpt"), verbose=False)
-    with pytest.raises(InputError, match=r"one, other with psi=\[5, 5\]. Found even, odd with psi=\[5, 5\]"):
+    with pytest.raises(InputError, match=r"2 \(one, other\) with psi=5. Found 2 \(even, odd\) with psi=5"):
         L.Trainer(**TRAINER).validate(module, Named(), str(tmp_path / "end.ckpt"), verbose=False)
     other = AuxiliaryClassifier((4, 5), Trunk(), labeler=UniformLabels())
-    with pytest.raises(InputError, match=r"psi=\[4, 5\]. Found even, odd with psi=\[5, 5\]"):
+    with pytest.raises(InputError, match=r"2 with psi=\[4, 5\]. Found 2 \(even, odd\) with psi=5"):
         load_network(other, str(tmp_path / "end.ckpt"))
 
 
