@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import torch
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
 from torch import distributed as dist
 
@@ -39,3 +40,8 @@ def leave_devices() -> None:
     """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def holds_whole_parameters(strategy: Strategy) -> bool:
+    """Whether each device has all parameters, and gradients are averaged at most."""
+    return isinstance(strategy, SingleDeviceStrategy | DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)

@@ -26,6 +26,11 @@ def global_seed() -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
+def is_seeded() -> bool:
+    """Whether ``lightning.seed_everything`` was given a seed."""
+    return "PL_GLOBAL_SEED" in os.environ
+
+
 def derive_seed(*coordinates: int | str) -> int:
     """A 63-bit seed for the draw at these coordinates; different coordinates give unrelated seeds."""
     digest = hashlib.blake2b(repr(coordinates).encode(), digest_size=8).digest()

@@ -85,10 +85,14 @@ def fingerprint(images: TaskImages) -> str:
     return digest.hexdigest()[:16]
 
 
-def described(part: Any) -> Any:
+def described(part: Any, inside: tuple[int, ...] = ()) -> Any:
     """An object as plain values: its class and what it holds; partial functions with their arguments.
 
     Functions by their names; those without one of their own (lambdas, local ones) by their code and what it refers to.
+
+    Args:
+        part: the object.
+        inside: of which objects it is part, by identity: what holds itself is not described twice.
 
     Raises:
         InputError: an object that does not tell what it holds.
@@ -98,21 +102,28 @@ def described(part: Any) -> Any:
     if part is None or isinstance(part, bool | int | float | str):
         return part
     if isinstance(part, Tensor):
-        part = part.detach().cpu().numpy()
+        return [str(part.dtype), *described(part.detach().cpu().double().numpy())]
     if isinstance(part, np.ndarray):
         return [str(part.dtype), list(part.shape), hashlib.sha256(part.tobytes()).hexdigest()[:16]]
+    if id(part) in inside:
+        return "itself"
+    within = partial(described, inside=(*inside, id(part)))
     if isinstance(part, list | tuple):
-        return [described(item) for item in part]
+        return [within(item) for item in part]
+    if isinstance(part, set | frozenset):
+        return sorted(json.dumps(within(item)) for item in part)
     if isinstance(part, dict):
-        return {str(key): described(value) for key, value in sorted(part.items())}
+        return {str(key): within(value) for key, value in sorted(part.items(), key=lambda item: str(item[0]))}
     if isinstance(part, partial):
-        return ["partial", described(part.func), described(part.args), described(part.keywords)]
+        return ["partial", within(part.func), within(part.args), within(part.keywords)]
     if hasattr(part, "__qualname__"):
         name = f"{part.__module__}.{part.__qualname__}"
-        return [name, *_code(part)] if "<" in name and hasattr(part, "__code__") else name
+        if "<" not in name or not hasattr(part, "__code__"):
+            return name
+        return [name, _instructions(part.__code__), within(part.__defaults__), [within(c) for c in _cells(part)]]
     name = f"{type(part).__module__}.{type(part).__qualname__}"
     if hasattr(part, "__dict__"):
-        return [name, described(part.__dict__)]
+        return [name, within(part.__dict__)]
     if " at 0x" in repr(part):
         raise InputError(
             f"What a study is made of must tell what it holds, so that its results are not taken for another's. Found "
@@ -121,13 +132,17 @@ def described(part: Any) -> Any:
     return [name, repr(part)]
 
 
-def _code(function: Any) -> list[Any]:
-    """Of a function without a name of its own: its instructions, constants, defaults, and what it took along."""
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    taken = [described(item) for item in cells if item is not function]
-    return [_instructions(function.__code__), described(function.__defaults__), taken]
+def _cells(function: Any) -> list[Any]:
+    """What a local function took along from where it was made; "" where that is not there yet."""
+    found = []
+    for cell in function.__closure__ or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # an empty one
+            found.append("")
+    return found
 
 
 def _instructions(code: CodeType) -> list[Any]:
-    constants = [_instructions(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts]
+    constants = [_instructions(item) if isinstance(item, CodeType) else described(item) for item in code.co_consts]
     return [code.co_code.hex(), list(code.co_names), constants]

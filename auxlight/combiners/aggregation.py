@@ -66,10 +66,15 @@ class Aggregation(GradientCombiner):
         """What the aggregator remembers, and which of that does not lie on the CPU."""
         parts = self.aggregator.named_modules()
         memories = {name: _memory(part) for name, part in parts if isinstance(part, Stateful)}
+        waiting = {(id(part), key) for part, key in self._elsewhere}
         return {
             name: {
                 "values": values,
-                "elsewhere": [key for key, value in values.items() if getattr(value, "is_cpu", True) is False],
+                "elsewhere": [
+                    key
+                    for key, value in values.items()
+                    if not getattr(value, "is_cpu", True) or (id(self.aggregator.get_submodule(name)), key) in waiting
+                ],
             }
             for name, values in memories.items()
         }

@@ -66,7 +66,7 @@ def unpack(comparison: Comparison, folder: Path) -> int:
     for row in epochs:
         values = {name: float(value) for name, value in row.items() if name != "folder"}
         points.setdefault(row["folder"], []).append(values | {"epoch": int(values["epoch"])})
-    rows = [row for row in rows if row["folder"] in points]
+    rows = [row for row in rows if row["folder"] in points or row.get("diverged") == "True"]
     count = 0
     while True:  # once the tuning is there, the runs of its choices are known
         absent = {run.key: run for run in comparison.known_runs() if not run.result.is_file()}
@@ -74,7 +74,7 @@ def unpack(comparison: Comparison, folder: Path) -> int:
         if not found:
             return count
         for row in found:
-            _write(absent[row["folder"]], row, points[row["folder"]])
+            _write(absent[row["folder"]], row, points.get(row["folder"], []))
         count += len(found)
 
 

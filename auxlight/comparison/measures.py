@@ -30,7 +30,7 @@ def trunk_gradients(trainer: L.Trainer, module: L.LightningModule) -> dict[str, 
 
 @torch.no_grad()
 def accuracy_on_test(trainer: L.Trainer, module: L.LightningModule) -> float:
-    """Of the network as it is; on several devices the mean of their shares."""
+    """Of the network as it is; on several devices of all their shares."""
     right = count = 0
     data = cast(ImageDataModule, cast(Any, trainer).datamodule)
     with evaluation_mode(module), trainer.precision_plugin.val_step_context():
@@ -38,5 +38,6 @@ def accuracy_on_test(trainer: L.Trainer, module: L.LightningModule) -> float:
             batch = trainer.strategy.batch_to_device(raw)
             right += int((module(batch.image).argmax(-1) == batch.primary).sum())
             count += len(batch.primary)
-    mean = torch.tensor(right / count, device=module.device)
-    return float(cast(torch.Tensor, trainer.strategy.reduce(mean, reduce_op="mean")))
+    sums = torch.tensor([right, count], device=module.device)
+    of_all = cast(torch.Tensor, trainer.strategy.reduce(sums, reduce_op="sum"))
+    return float(of_all[0] / of_all[1])

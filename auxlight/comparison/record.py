@@ -23,7 +23,8 @@ from auxlight.outputs import write_whole
 class RunRecord(L.Callback):
     """Leaves `result.json` in a run's folder once it is finished; its curves survive an interruption.
 
-    A training that diverges is finished: it is judged by the checkpoint that validated best before.
+    A training that diverges is finished: it is judged by the checkpoint that validated best before. (The paper's
+    protocol, which wants the last epochs, has no result of it.)
 
     `progress.json` says meanwhile how many epochs are finished, of how many, and since when.
 
@@ -158,7 +159,8 @@ class RunRecord(L.Callback):
         if len(self.test_accuracies) < self.last_epochs:
             raise InputError(
                 f"The paper's protocol needs the last {self.last_epochs} of `max_epochs`, and nothing that ends a run "
-                f"before them. Found {len(self.test_accuracies)}, at an end after {self._trained} epochs."
+                f"before them. Found {len(self.test_accuracies)}, at an end after {self._trained} epochs"
+                f"{', where the training diverged' if self._diverged else ''}."
             )
         test = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
         result = {

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -40,13 +41,13 @@ def table(comparison: Comparison, runs: Sequence[Run] | None = None) -> pd.DataF
                 "validation_accuracy": result["validation"],
                 **{f"test_{name}": result["test"].get(f"test/{name}") for name in METRICS},
                 "last_epochs_accuracy": result.get("last_epochs"),
-                "epochs": int(result["trained"]),
-                "diverged": bool(result["diverged"]),
+                "epochs": _trained(result),
+                "diverged": bool(result.get("diverged")),
                 **_means(result["epochs"]),
                 **{name: row[name] for row in result["epochs"][-1:] for name in LABELS if name in row},
                 "seconds": result["seconds"],
                 "cpu_seconds": result["cpu_seconds"],
-                "seconds_per_epoch": result["seconds"] / max(1, int(result["trained"])),
+                "seconds_per_epoch": result["seconds"] / max(1, _trained(result)),
                 "device": result["device"],
                 "commit": result["commit"],
                 "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
@@ -55,6 +56,11 @@ def table(comparison: Comparison, runs: Sequence[Run] | None = None) -> pd.DataF
             }
         )
     return pd.DataFrame(rows)
+
+
+def _trained(result: dict[str, Any]) -> int:
+    """Epochs of training; results of old name none, and are of runs that were validated after the last one."""
+    return int(result.get("trained", max((row["epoch"] + 1 for row in result["epochs"]), default=0)))
 
 
 def _means(epochs: list[dict[str, float]]) -> dict[str, float]:

@@ -74,8 +74,8 @@ def run_all(
         The runs that failed; the output of each lies in its folder's `log.txt`.
 
     Raises:
-        InputError: all that ended failed for one reason, whatever their method: what is missing to them, such as data,
-            is missing to the others too, which are not begun.
+        InputError: nothing has ever finished, and all that ended failed for one reason, whatever their method: what is
+            missing to them, such as data, is missing to the others too, which are not begun.
     """
     waiting = [run for run in runs if not run.result.is_file()]
     if len(waiting) < len(runs):
@@ -98,7 +98,7 @@ def run_all(
             view.show()
             if done:
                 keep()
-            none_finished = len(failed) == len(waiting) - len(unfinished)
+            none_finished = len(failed) == len(runs) - len(unfinished)
             if unfinished and none_finished and len(reasons) == 1 < len({run.method for run in failed}):
                 raise InputError(f"The first {len(failed)} {title} failed for one reason, no more are begun. {reason}")
     return failed

@@ -5,8 +5,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -89,6 +90,11 @@ class Run(NamedTuple):
     def result(self) -> Path:
         """Where its result lies once it is finished."""
         return self.folder / "result.json"
+
+
+@cache
+def _parsed(text: str) -> Any:
+    return yaml.safe_load(text)
 
 
 class Comparison:
@@ -230,7 +236,7 @@ class Comparison:
         arguments = [*(word for part in parts for word in part.arguments), *as_arguments(setting)]
         words = (*(word for path in configs for word in ("--config", path)), *arguments)
         # What the configs say belongs to the run: one that has changed, but for comments, makes another run of it.
-        contents = [yaml.safe_load(Path(path).read_text()) for path in configs]
+        contents = [_parsed(Path(path).read_text()) for path in configs]
         protocol = [self.protocol] if reads_test and self.protocol != "validation" else []
         digest = hashlib.sha256(json.dumps([contents, arguments, *protocol]).encode()).hexdigest()[:10]
         folder = self.folder / ("runs" if reads_test else "tuning") / data / method / digest / f"seed_{seed}"

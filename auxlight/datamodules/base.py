@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict, cast
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from auxlight.batch import Batch
@@ -15,6 +16,7 @@ from auxlight.datamodules.images import BatchDataset, Draw, ImageSet, RawBatch
 from auxlight.datamodules.pipeline import ImagePipeline
 from auxlight.datamodules.sampling import BatchSampler, balanced_subset, stratified_split
 from auxlight.datamodules.semi_supervised import PartlyLabelledDataset, PartlyLabelledSampler
+from auxlight.distributed import holds_whole_parameters
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import save_plain_hyperparameters
@@ -130,13 +132,19 @@ class ImageDataModule(L.LightningDataModule):
             return
         train = self.load_split(train=True).check(self.hierarchy, "training")
         test = self.load_split(train=False).check(self.hierarchy, "test")
-        strata = next(labels for labels in (train.strata, train.auxiliary, train.primary) if labels is not None)
+        strata, exposed = train.finest(), train.primary if train.auxiliary is None else train.auxiliary
+
+        def subset(size: int, name: str) -> Tensor:
+            """Of the chosen images, balanced as finely as so few can be."""
+            by = strata if size >= int((strata.bincount() > 0).sum()) else exposed
+            return balanced_subset(by[chosen], size, self.seed, name)
+
         chosen, val = stratified_split(strata, "val_split", self.val_split, self.seed)
         if self.num_train is not None:
-            chosen = chosen[balanced_subset(strata[chosen], self.num_train, self.seed)]
+            chosen = chosen[subset(self.num_train, "num_train")]
         meta = hidden = chosen[:0]
         if self.num_labelled is not None:
-            known = balanced_subset(strata[chosen], self.num_labelled, self.seed, "num_labelled")
+            known = subset(self.num_labelled, "num_labelled")
             unknown = torch.ones(len(chosen), dtype=torch.bool).index_fill_(0, known, False)
             chosen, hidden = chosen[known], chosen[unknown]
         if self.meta_split:
@@ -153,6 +161,11 @@ class ImageDataModule(L.LightningDataModule):
             "val": BatchDataset(train, val),
             "test": BatchDataset(test, torch.arange(len(test))),
         }
+
+    @property
+    def has_sub_labels(self) -> bool:
+        """Whether there are human sub-labels, from `setup` on."""
+        return self._splits["train"].images.auxiliary is not None
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -220,8 +233,9 @@ class ImageDataModule(L.LightningDataModule):
         share = max(1, len(dataset) // devices) if beside else len(dataset)
         size = min(self.batch_size if batch_size is None else batch_size, share)
         rank = self.trainer.global_rank if self.trainer else 0
-        # Within a fit the devices meet in each forward pass, and must have equally many.
-        place: dict[str, Any] = {"num_replicas": devices, "rank": rank, "pads": split != "test"}
+        # Within a fit, and with sharded parameters, devices meet in each forward pass, and must have equally many.
+        pads = split != "test" or not (self.trainer and holds_whole_parameters(self.trainer.strategy))
+        place: dict[str, Any] = {"num_replicas": devices, "rank": rank, "pads": pads}
         sampler = (
             PartlyLabelledSampler(dataset, size, self.labelled_share, global_seed(), stream, devices, rank)
             if train and isinstance(dataset, PartlyLabelledDataset)

@@ -33,6 +33,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.image)
 
+    def finest(self) -> Tensor:
+        """(N,) the classes that splits are stratified by."""
+        return next(labels for labels in (self.strata, self.auxiliary, self.primary) if labels is not None)
+
     def check(self, hierarchy: LabelHierarchy, name: str) -> "ImageSet":
         """This set, if its labels fit its images and the hierarchy.
 

@@ -33,6 +33,7 @@ class Labeler(nn.Module, ABC):
 
     hierarchy: LabelHierarchy
     mask: Tensor
+    _bound = False
 
     def bind(self, hierarchy: LabelHierarchy, trunk: nn.Module, feature_dim: int) -> None:
         """Called once by the module that uses this labeler; networks of one's own are made here.
@@ -45,11 +46,12 @@ class Labeler(nn.Module, ABC):
         Raises:
             InputError: it is bound already.
         """
-        if hasattr(self, "hierarchy"):
+        if self._bound:
             raise InputError(
                 f"A labeler belongs to one module. Found a {type(self).__name__} that is bound to another: make one "
                 "for each."
             )
+        self._bound = True
         self.hierarchy = hierarchy
         self.register_buffer("mask", hierarchy.mask, persistent=False)
 

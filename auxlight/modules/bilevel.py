@@ -109,6 +109,8 @@ class BilevelModule(AuxiliaryClassifier):
             raise InputError(
                 f"`labeler` of {name} must be a LabelNetwork. Found {type(labeler).__name__}: MultiHeadVGG takes it."
             )
+        if labeler.untrained:
+            raise InputError(f"{name} trains its label network. Found `untrained`: MultiHeadVGG takes it.")
         super().__init__(hierarchy, trunk or VGG(depth, width, in_channels), **options)
         main = {id(parameter) for parameter in (*self.trunk.parameters(), *self.primary_head.parameters())}
         if not main.isdisjoint(map(id, labeler.parameters())):

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 from torch import Tensor, nn
 
 from auxlight.combiners import Combiner, WeightedSum
 from auxlight.datamodules.base import ImageDataModule
+from auxlight.distributed import holds_whole_parameters
 from auxlight.errors import InputError
 from auxlight.hierarchy import LabelHierarchy
 from auxlight.labelers.network import LabelNetwork
@@ -39,13 +40,20 @@ def check_parts(tasks: Any, combiner: Any) -> None:
         )
 
 
-def check_data(hierarchy: LabelHierarchy, data: ImageDataModule | None) -> None:
+def check_data(hierarchy: LabelHierarchy, labelled: bool, data: ImageDataModule | None) -> None:
     """Refuse data of other classes than the module's.
 
+    Args:
+        hierarchy: of the module.
+        labelled: whether it has an auxiliary head, which human sub-labels are compared with.
+        data: that it trains on.
+
     Raises:
-        InputError: another hierarchy.
+        InputError: other primary classes, or other blocks than those of the human sub-labels.
     """
-    if data is not None and data.hierarchy != hierarchy:
+    if data is None or (data.hierarchy.num_primary == hierarchy.num_primary and not (labelled and data.has_sub_labels)):
+        return
+    if data.hierarchy != hierarchy:
         raise InputError(
             f"`hierarchy` of the module must be that of the data, {list(data.hierarchy.psi)} auxiliary classes per "
             f"primary class. Found {list(hierarchy.psi)}: give it `data.hierarchy`."
@@ -106,7 +114,8 @@ def check_losses(found: object, name: str) -> None:
     Raises:
         InputError: not two tensors (n,).
     """
-    shapes = [tuple(part.shape) if isinstance(part, Tensor) else None for part in found] if type(found) is tuple else []
+    parts = found if isinstance(found, tuple | list) else ()
+    shapes = [tuple(part.shape) if isinstance(part, Tensor) else None for part in parts]
     if len(shapes) != 2 or shapes[0] is None or len(shapes[0]) != 1 or shapes[1] != shapes[0]:
         what = f"a {type(found).__name__}{f' of shapes {shapes}' if shapes else ''}"
         raise InputError(f"`forward` of {name} must return losses (n,) and weights (n,) of n images. Found {what}.")
@@ -184,8 +193,3 @@ def check_whole_parameters(name: str, strategy: Strategy) -> None:
             f"{name} needs whole parameters on every device. Found {type(strategy).__name__}: set `trainer.strategy` "
             "to auto or ddp."
         )
-
-
-def holds_whole_parameters(strategy: Strategy) -> bool:
-    """Whether each device has all parameters, and gradients are averaged at most."""
-    return isinstance(strategy, SingleDeviceStrategy | DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)

@@ -30,7 +30,7 @@ from auxlight.modules.step_context import step_context
 from auxlight.modules.streams import BatchStreams
 from auxlight.networks.heads import Head
 from auxlight.option_docs import share_docs
-from auxlight.seeding import derive_seed, global_seed, isolated_rng, seed_generators
+from auxlight.seeding import derive_seed, global_seed, is_seeded, isolated_rng, seed_generators
 from auxlight.tasks import AuxiliaryTask, LabelledTask, TaskPlace, task_names
 
 Stage = Literal["train", "val", "test"]
@@ -249,15 +249,15 @@ class AuxiliaryClassifier(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Check what the data must be, and what labelers and combiner need."""
-        checks.check_data(self.hierarchy, self.data)
+        checks.check_data(self.hierarchy, self.labelled_task is not None, self.data)
         checks.check_labelers(self.tasks, self.trains_labels)
         checks.check_combiner(self.combiner, self.trainer, self.data)
         self._streams = BatchStreams()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """What draws by chance in an epoch (dropout) draws the same in a resumed run; labelers may look at more."""
-        if batch_idx == 0:
-            seed_generators(derive_seed(global_seed(), "epoch", self.current_epoch, self.global_rank))
+        if batch_idx == 0 and is_seeded():
+            seed_generators(derive_seed(global_seed(), "epoch", self.current_epoch))
         prepare_labelers(self, begins=batch_idx == self.trainer.global_step == 0)
 
     def next_batch(self, stream: str, split: Split) -> Batch:

@@ -12,9 +12,9 @@ from torch.optim import LBFGS
 
 from auxlight.combiners import WeightedSum
 from auxlight.datamodules.base import ImageDataModule
+from auxlight.distributed import holds_whole_parameters
 from auxlight.errors import InputError
 from auxlight.labelers.agent import AgentLabels
-from auxlight.modules.checks import holds_whole_parameters
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.rl.rewards import InfluenceReward, Reward
 

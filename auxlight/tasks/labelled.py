@@ -33,9 +33,10 @@ def check_target(target: object, size: int, labeler: Labeler) -> None:
     found = tuple(tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in target)
     if found != shapes:
         raise InputError(f"{rule} probabilities of shape {shapes[0]} and weights of shape {shapes[1]}. Found {found}.")
-    sums = target.probabilities.detach().float().sum(1)
-    if not (target.probabilities >= 0).all() or not ((sums - 1).abs() < 0.02).all():
-        least, total = float(target.probabilities.min()), float(sums[(sums - 1).abs().argmax()])
+    counted = target.probabilities.detach().float()[target.weight > 0]
+    sums = counted.sum(1)
+    if not (counted >= 0).all() or not ((sums - 1).abs() < 0.02).all():
+        least, total = float(counted.min()), float(sums[(sums - 1).abs().argmax()])
         raise InputError(f"{rule} probabilities ≥ 0 that sum to 1. Found {least:g} among them, and a sum of {total:g}.")
 
 

@@ -4,11 +4,13 @@ import json
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
 from auxlight import InputError
 from auxlight.budget import (
@@ -224,10 +226,18 @@ def test_what_a_study_is_made_of_is_told_apart():
         [lambda x: x + 1, lambda x: x + 2, lambda x: x * 1, lambda x, y=1: x + 1],
         [scaled(1), scaled(2)],
         [Path("a"), Path("b")],
+        [{1, 2}, {1, 3}, frozenset({1, 2})][:2],
+        [torch.ones(2, dtype=torch.bfloat16), torch.ones(2)],
     ]
     for parts in different:
         assert len({json.dumps(described(part)) for part in parts}) == len(parts), parts
     assert described(np.int64(3)) == described(3) and described(scaled(1)) == described(scaled(1))
+    holder = SimpleNamespace(rate=1)
+    holder.make = lambda: holder.rate  # holds itself
+    other = SimpleNamespace(rate=2)
+    other.make = lambda: other.rate
+    assert json.dumps(described(holder)) != json.dumps(described(other))
+    assert described(nn.BatchNorm1d(2)) == described(nn.BatchNorm1d(2))
     with pytest.raises(InputError, match=r"must tell what it holds.*_thread\.lock"):
         described(threading.Lock())
 

@@ -172,6 +172,11 @@ def test_what_a_rule_remembered_on_another_device_goes_back_there():
     assert not any(memory["elsewhere"] for memory in values.values())
     resumed = bound(Aggregation(ExcessMTL()))
     resumed.set_extra_state(state)
+    # An agent's game asks for the state, and gives it back, before the rule is asked for anything.
+    assert {name: memory["elsewhere"] for name, memory in resumed.get_extra_state().items()} == {
+        name: memory["elsewhere"] for name, memory in state.items()
+    }
+    resumed.set_extra_state(resumed.get_extra_state())
     assert take(resumed, "meta").shared.device.type == "meta"
 
 

@@ -41,6 +41,16 @@ def test_what_is_missing_to_all_is_said_once(tmp_path, fit, capsys):
     assert "failed: data/single/seed 0, see " in capsys.readouterr().err
 
 
+def test_where_something_has_finished_before_all_are_tried(tmp_path, fit):
+    """Started again: what failed alike is no sign that all would."""
+    fit(lambda method, seed: "")
+    study = comparison(tmp_path, "single", "human", "uniform", seeds=range(2))
+    run_all(study.runs()[:1], Processes(1))
+    begun = fit(lambda method, seed: "The tasks' gradients must be finite." if method != "single" else "")
+    begun.clear()
+    assert len(run_all(study.runs(), Processes(1))) == 4 and len(begun) == 5
+
+
 def test_a_method_that_fails_holds_up_no_other(tmp_path, fit):
     begun = fit(lambda method, seed: "`aux_weight` must be at least 0." if method == "human" else "")
     study = comparison(tmp_path, "human", "single", seeds=range(3))

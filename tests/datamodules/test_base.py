@@ -4,6 +4,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
 from auxlight import Batch, CIFAR10DataModule, CIFAR100SuperclassDataModule, DigitsDataModule, NpzDataModule
 from auxlight.datamodules.images import RawBatch
@@ -148,15 +149,19 @@ def test_a_loader_may_have_a_batch_size_of_its_own(cifar10):
     assert [len(batch.index) for batch in data.loader("val", batch_size=1000)] == [10]
 
 
-def test_two_devices_train_on_disjoint_images_and_evaluate_all(cifar10):
+@pytest.mark.parametrize(
+    ("strategy", "devices", "tested"), [(DDPStrategy, 2, 12), (DDPStrategy, 5, 12), (FSDPStrategy, 5, 15)]
+)
+def test_devices_train_on_disjoint_images_and_evaluate_all(strategy, devices, tested, cifar10):
+    """Each test image once, unless sharded parameters want equally many on each device."""
     ranks = []
-    for rank in range(2):
+    for rank in range(devices):
         data = cifar10(batch_size=5)
-        data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        data.trainer = SimpleNamespace(world_size=devices, global_rank=rank, strategy=strategy())
         ranks.append((indices(data.train_dataloader()), indices(data.test_dataloader())))
-    (train, test), (other_train, other_test) = ranks
-    assert sorted(train + other_train) == sorted(split(cifar10())[0])
-    assert sorted(test + other_test) == list(range(12))
+    train, test = ([i for part in parts for i in part] for parts in zip(*ranks, strict=True))
+    assert len(train) == len(set(train)) and set(train) <= set(split(cifar10())[0])
+    assert set(test) == set(range(12)) and len(test) == tested
 
 
 class Watcher(L.LightningModule):

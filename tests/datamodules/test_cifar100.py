@@ -124,6 +124,15 @@ def test_the_split_is_stratified_by_fine_class(write):
     assert sorted(seen.tolist()) == list(range(100))  # one of the three images of each
 
 
+def test_of_few_images_the_exposed_classes_are_balanced(write):
+    """Fewer than there are fine classes."""
+    options = {"auxiliary_level": None, "num_train": 60, "num_labelled": 40, "batch_size": 10, "val_split": 1 / 3}
+    data = CIFAR100SuperclassDataModule(write("cifar100"), **options)
+    assert data.split_size("train") == 60
+    labels = torch.cat([batch.primary for batch in data.loader("train", train=True)])
+    assert labels[labels >= 0].bincount(minlength=20).max() <= 4
+
+
 @pytest.mark.parametrize("primary", [3, 20])
 def test_what_is_exposed_as_auxiliary_labels_is_no_matter_of_the_splits(primary, write):
     """Methods with human labels of one level, of another, and without any have the same images."""

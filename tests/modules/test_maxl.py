@@ -248,6 +248,23 @@ def test_a_run_that_ends_before_the_second_pass_gets_a_warning():
     assert learning and all(torch.equal(p, start[f"tasks.0.labeler.{name}"]) for name, p in learning.items())
 
 
+def test_a_control_is_not_trained():
+    with pytest.raises(InputError, match=r"MAXLModule trains its label network. Found `untrained`"):
+        fit(labeler=LabelNetwork(untrained=True))
+
+
+def test_without_a_seed_draws_are_the_users(monkeypatch):
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    ends = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        data = DigitsDataModule(num_train=200, batch_size=50)
+        module = DroppingAlone(data.hierarchy, labeler=UniformLabels(), depth=11, width=0.0625)
+        L.Trainer(max_epochs=1, **TRAINER).fit(module, data)
+        ends.append(torch.get_rng_state())
+    assert not torch.equal(*ends)
+
+
 def test_sharded_parameters_are_refused(monkeypatch):
     monkeypatch.setattr("auxlight.modules.checks.holds_whole_parameters", lambda strategy: False)
     with pytest.raises(InputError, match=r"MAXLModule needs whole parameters.*Found SingleDeviceStrategy"):

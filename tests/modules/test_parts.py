@@ -44,6 +44,9 @@ def test_the_modules_classes_are_the_datas():
     module = AuxiliaryClassifier((3, 3), Trunk(), labeler=UniformLabels())
     with pytest.raises(InputError, match=r"that of the data, \[5, 5\].*Found \[3, 3\]"):
         fit(module)
+    with pytest.raises(InputError, match=r"Found \[5, 5, 5\]"):
+        fit(AuxiliaryClassifier((5, 5, 5), Trunk()))
+    fit(AuxiliaryClassifier((1, 1), Trunk()))  # the single task has no use for blocks
 
 
 class Named(DigitsDataModule):
@@ -129,6 +132,18 @@ class Returns(AuxiliaryTask):
 def test_what_a_task_must_return(what):
     with pytest.raises(InputError, match=r"`forward` of Returns must return losses \(n,\) and weights \(n,\)"):
         fit(make(None, tasks=[Returns(what)]))
+
+
+def test_a_task_may_return_a_list():
+    fit(make(None, tasks=[Returns(lambda losses: [losses, torch.ones_like(losses)])]))
+
+
+def test_what_has_no_weight_needs_no_probabilities():
+    def none_for_the_first(batch):
+        weight = torch.arange(len(batch.primary)).clamp(max=1).float()
+        return AuxiliaryTarget(torch.eye(10)[:1] * weight[:, None], weight)
+
+    fit(make(None, Says(none_for_the_first)))
 
 
 def test_a_task_without_the_bases_constructor_has_weight_one():
