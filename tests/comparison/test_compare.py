@@ -88,6 +88,8 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    with (run.folder / "run.lock").open("w") as lock:  # the run itself, a process of that one, takes a while to die
+        fcntl.flock(lock, fcntl.LOCK_EX)
     if run.result.is_file():
         pytest.skip("the run was quicker than the kill")
     assert run_all(broken.runs()) == []
