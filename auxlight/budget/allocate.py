@@ -42,6 +42,9 @@ def allocate(types: Sequence[LabelType], budget: Amount, information: Sequence[f
         if not 0 <= value < float("inf"):
             raise InputError(f"`information` of {one.name!r} must be a finite number ≥ 0. Found {value}.")
     within = [i for i, one in enumerate(types) if one.affordable(money)]  # the others would only cost memory
+    counts = [0] * len(types)
+    if not within:  # nothing is there to be bought
+        return Plan.of(types, counts, money, "TABA")
     unit = _unit([types[i].price for i in within])
     # More than all that there is cannot be spent.
     size = int(min(money, sum((one.price * one.affordable(money) for one in types), Fraction(0))) / unit)
@@ -56,7 +59,7 @@ def allocate(types: Sequence[LabelType], budget: Amount, information: Sequence[f
         table = values[i] * tabulated(gains[i], types[i].affordable(money), types[i].name)
         best, choice = _extended(best, table, int(types[i].price / unit))
         chosen.append(choice)
-    counts, left = [0] * len(types), size
+    left = size
     for i, choice in reversed(list(zip(within, chosen, strict=True))):
         counts[i] = int(choice[left])
         left -= counts[i] * int(types[i].price / unit)

@@ -164,6 +164,10 @@ def test_what_cannot_be_paid_costs_no_memory():
     assert plan.counts == {"a": 1000, "dear": 0} and peak < 10_000_000
 
 
+def test_where_nothing_is_available_nothing_is_bought():
+    assert allocate([LabelType("a", 1, available=0)], 10, [1.0], [GeometricGain(0.5)]).counts == {"a": 0}
+
+
 def test_no_information_buys_nothing():
     gains = [GeometricGain(0.5)] * 2
     assert allocate([LabelType("a"), LabelType("b", cost=2)], 5, [0.0, 0.0], gains).spend == 0
