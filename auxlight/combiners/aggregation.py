@@ -39,7 +39,7 @@ class Aggregation(GradientCombiner):
             )
         # Not a submodule: what it remembers comes and goes with its first step, which no state_dict could match.
         self._held = (aggregator,)
-        self._elsewhere: list[tuple[Any, str]] = []  # what a checkpoint has brought to the CPU from another device
+        self._elsewhere: list[tuple[str, str]] = []  # what a checkpoint has brought to the CPU from another device
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -49,7 +49,8 @@ class Aggregation(GradientCombiner):
 
     def combine(self, gradients: TaskGradients, means: Tensor, context: StepContext) -> Update:
         """See `GradientCombiner.combine`."""
-        for part, key in self._elsewhere:
+        for name, key in self._elsewhere:
+            part = self.aggregator.get_submodule(name)
             setattr(part, key, getattr(part, key).to(gradients.matrix.device))
         self._elsewhere = []
         try:
@@ -66,14 +67,13 @@ class Aggregation(GradientCombiner):
         """What the aggregator remembers, and which of that does not lie on the CPU."""
         parts = self.aggregator.named_modules()
         memories = {name: _memory(part) for name, part in parts if isinstance(part, Stateful)}
-        waiting = {(id(part), key) for part, key in self._elsewhere}
         return {
             name: {
                 "values": values,
                 "elsewhere": [
                     key
                     for key, value in values.items()
-                    if not getattr(value, "is_cpu", True) or (id(self.aggregator.get_submodule(name)), key) in waiting
+                    if not getattr(value, "is_cpu", True) or (name, key) in self._elsewhere
                 ],
             }
             for name, values in memories.items()
@@ -88,7 +88,7 @@ class Aggregation(GradientCombiner):
                 delattr(part, key)
             for key, value in values.items():
                 setattr(part, key, value.clone() if isinstance(value, Tensor) else value)
-            self._elsewhere += [(part, key) for key in memory["elsewhere"]]
+            self._elsewhere += [(name, key) for key in memory["elsewhere"]]
 
 
 def _memory(part: Any) -> dict[str, Any]:

@@ -76,9 +76,10 @@ def check_classes(found: dict[str, Any] | None, hierarchy: LabelHierarchy, data:
     Raises:
         InputError: another hierarchy, or other names.
     """
+    if found is None:
+        return
     here = classes_of(hierarchy, data)
-    known = [key for key, value in here.items() if found is not None and None not in (value, found[key])]
-    if found is not None and any(found[key] != here[key] for key in known):
+    if any(found[key] != value for key, value in here.items() if None not in (value, found[key])):
         raise InputError(f"`ckpt_path` must be of the data's classes, {_told(here)}. Found {_told(found)}.")
 
 

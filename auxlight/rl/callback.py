@@ -216,12 +216,13 @@ class RLAuxCallback(L.Callback):
         module, labeler = check_module(pl_module)
         epoch = trainer.current_epoch
         self._batches = self._batches_of_epoch(trainer)
-        agent = {name: value.clone() for name, value in labeler.state_dict().items()}
-        self._before = {"labeler": agent, "callback": copy.deepcopy(self.state_dict())}
-        if epoch == 0 and not self._pretrained:
-            for number in range(self.pretrain_epochs):
-                self._play(trainer, module, labeler, f"pretraining {number}")
-            self._pretrained = True
+        pretraining = range(self.pretrain_epochs if epoch == 0 and not self._pretrained else 0)
+        if pretraining or (self._plays(trainer) and not self.online):
+            agent = {name: value.clone() for name, value in labeler.state_dict().items()}
+            self._before = {"labeler": agent, "callback": copy.deepcopy(self.state_dict())}
+        for number in pretraining:
+            self._play(trainer, module, labeler, f"pretraining {number}")
+        self._pretrained = self._pretrained or epoch == 0
         if self._plays(trainer):
             if self.online:
                 self._begin_online(trainer, module, labeler)

@@ -12,9 +12,9 @@ from torch.optim import LBFGS
 
 from auxlight.combiners import WeightedSum
 from auxlight.datamodules.base import ImageDataModule
-from auxlight.distributed import holds_whole_parameters
 from auxlight.errors import InputError
 from auxlight.labelers.agent import AgentLabels
+from auxlight.modules.checks import check_whole_parameters
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.rl.rewards import InfluenceReward, Reward
 
@@ -71,12 +71,7 @@ def check_optimizers(trainer: L.Trainer) -> None:
 
 def check_trainer(trainer: L.Trainer, kind: type) -> None:
     """The trainer's settings that the game honours."""
-    strategy = trainer.strategy
-    if not holds_whole_parameters(strategy):
-        raise InputError(
-            "RLAuxCallback works on one device, or on several by DDP. Found "
-            f"{type(strategy).__name__}: set `trainer.strategy` to auto or ddp."
-        )
+    check_whole_parameters("RLAuxCallback", trainer.strategy)
     if sum(isinstance(callback, kind) for callback in cast(Any, trainer).callbacks) > 1:
         raise InputError("One RLAuxCallback plays all of a module's agent epochs. Found several: keep one.")
     scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in cast(Any, trainer).callbacks)
