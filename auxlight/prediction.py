@@ -16,8 +16,9 @@ from auxlight.modules.outputs import Prediction
 class PredictionWriter(BasePredictionWriter):
     """Writes the predictions of a data set to one .npz file.
 
-    Arrays: index (N,), position in the test set; primary (N,), predicted class; probabilities (N, C); class_names (C,);
-    path (N,), below `root`, where the images come from files. On several devices each writes the images that it saw,
+    Arrays: index (N,), position in the test set, or among the images below `predict_root`; primary (N,), predicted
+    class; probabilities (N, C); class_names (C,); path (N,), below `root` or `predict_root`, where the images come from
+    files. On several devices each writes the images that it saw,
     with its rank in the file's name.
 
     Args:
@@ -45,7 +46,7 @@ class PredictionWriter(BasePredictionWriter):
         more: dict[str, Any] = {}
         if isinstance(data, ImageDataModule):
             more["class_names"] = np.array(data.class_names)
-            if (files := data.file_names(train=False)) is not None:
+            if (files := data.predicted_file_names()) is not None:
                 more["path"] = np.array(files)[columns.index.numpy()]
         np.savez(
             path,

@@ -106,7 +106,7 @@ def run(words, folders, look):
 def test_every_command_runs_in_the_order_of_the_page(page, mirrors, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["auxlight"])
-    folders = {"data": str(mirrors), "photos": str(mirrors)}
+    folders = {"data": str(mirrors), "photos": str(mirrors), "new_photos": str(mirrors)}
     for words in [words for block in blocks(page, "bash") for words in commands(block, tmp_path)]:
         run(words, folders, look=page == "docs/howto/look.md")
         said = {"predict": "Predictions of", "label": "Labels of", "budget": "Written to", "compare": "Written to"}.get(

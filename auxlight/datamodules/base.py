@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from auxlight.batch import Batch
-from auxlight.datamodules.images import BatchDataset, Draw, ImageSet, RawBatch
+from auxlight.datamodules.folders import find_images, read_images
+from auxlight.datamodules.images import BatchDataset, Draw, ImageSet, RawBatch, to_image_tensor
 from auxlight.datamodules.pipeline import ImagePipeline
 from auxlight.datamodules.sampling import BatchSampler, balanced_subset, stratified_split
 from auxlight.datamodules.semi_supervised import PartlyLabelledDataset, PartlyLabelledSampler
@@ -23,7 +24,7 @@ from auxlight.hparams import save_plain_hyperparameters
 from auxlight.option_docs import share_docs
 from auxlight.seeding import derive_seed, global_seed
 
-Split = Literal["train", "meta", "val", "test"]
+Split = Literal["train", "meta", "val", "test", "predict"]
 
 
 class BasicOptions(TypedDict, total=False):
@@ -35,6 +36,7 @@ class BasicOptions(TypedDict, total=False):
     labelled_share: float
     val_split: float
     meta_split: float
+    predict_root: str | Path | None
     download: bool
     seed: int
 
@@ -64,6 +66,8 @@ class ImageDataModule(L.LightningDataModule):
         val_split: share of the training images held out for validation, stratified.
         meta_split: share of the chosen training images on which no network trains, stratified: those by which a
             bi-level method judges its labels (AuxiLearn's auxiliary set). None by default.
+        predict_root: folder of further images, without labels, which `auxlight predict` reads instead of the test
+            images; they are scaled to the others' size. Folders in it say nothing.
         download: fetch the data set where it is missing.
         seed: of the validation split and of the subset.
         crop_padding: padding of the random crop in pixels, 0 for none.
@@ -86,6 +90,7 @@ class ImageDataModule(L.LightningDataModule):
         labelled_share: float = 0.5,
         val_split: float = 0.1,
         meta_split: float = 0.0,
+        predict_root: str | Path | None = None,
         download: bool = False,
         seed: int = 0,
         crop_padding: int = 4,
@@ -117,6 +122,8 @@ class ImageDataModule(L.LightningDataModule):
         self.labelled_share = labelled_share
         self.val_split = val_split
         self.meta_split = meta_split
+        self.predict_root = None if predict_root is None else Path(predict_root)
+        self.predict_files = [] if self.predict_root is None else find_images(self.predict_root)
         self.download = download
         self.seed = seed
         self.pipeline = ImagePipeline(mean, std, crop_padding, flip)
@@ -162,6 +169,18 @@ class ImageDataModule(L.LightningDataModule):
             "test": BatchDataset(test, torch.arange(len(test))),
         }
 
+    def _dataset(self, split: Split) -> BatchDataset:
+        """Of a split, read where it has not been."""
+        self.setup()
+        if split == "predict" and "predict" not in self._splits:
+            self._splits["predict"] = self._splits["test"]
+            if self.predict_root is not None:
+                height, width = self.image_shape[1:]
+                pixels = read_images(self.predict_files, (height, width))
+                further = ImageSet(to_image_tensor(pixels, "predict_root"), torch.full((len(pixels),), -1))
+                self._splits["predict"] = BatchDataset(further, torch.arange(len(further)))
+        return self._splits[split]
+
     @property
     def has_sub_labels(self) -> bool:
         """Whether there are human sub-labels, from `setup` on."""
@@ -186,21 +205,25 @@ class ImageDataModule(L.LightningDataModule):
         """Of each official training or test image, where they come from files."""
         return None
 
+    def predicted_file_names(self) -> list[str] | None:
+        """Of each image of `predict_dataloader`, where they come from files: below `predict_root`, or `file_names`."""
+        if self.predict_root is None:
+            return self.file_names(train=False)
+        return [file.relative_to(self.predict_root).as_posix() for file in self.predict_files]
+
     def split_size(self, split: Split) -> int:
         """Number of images of a split; of the training split those whose labels are hidden count, too."""
-        self.setup()
-        return len(self._splits[split])
+        return len(self._dataset(split))
 
     def sample(self, split: Split, size: int, seed: int) -> RawBatch:
         """The same images of a split each time, at most `size`, in order and as they are.
 
         Args:
-            split: "train", "meta", "val" or "test".
+            split: "train", "meta", "val", "test", or "predict": below `predict_root`.
             size: how many; all where there are fewer.
             seed: of the choice.
         """
-        self.setup()
-        dataset = self._splits[split]
+        dataset = self._dataset(split)
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(derive_seed("sample", seed)))
         return dataset[Draw(order[:size].sort().values, None)]
 
@@ -210,7 +233,7 @@ class ImageDataModule(L.LightningDataModule):
         """Batches of a split.
 
         Args:
-            split: "train", "meta", "val" or "test".
+            split: "train", "meta", "val", "test", or "predict": below `predict_root`.
             train: shuffled, augmented, complete batches only; otherwise every image once, in order, as it is.
             stream: name of an independent order and augmentation.
             batch_size: the module's own by default; capped at the size of the split, or of a device's share of it.
@@ -224,8 +247,7 @@ class ImageDataModule(L.LightningDataModule):
                 f"`overfit_batches` does not work on data in memory. Found overfit_batches={overfit}: "
                 "set `num_train` to a few images, and `crop_padding: 0`."
             )
-        self.setup()
-        dataset = self._splits[split]
+        dataset = self._dataset(split)
         if not len(dataset):
             raise InputError(f"`{split}_split` must be above 0 for images to be held out. Found {split}_split=0.")
         devices = self.trainer.world_size if self.trainer else 1
@@ -234,7 +256,7 @@ class ImageDataModule(L.LightningDataModule):
         size = min(self.batch_size if batch_size is None else batch_size, share)
         rank = self.trainer.global_rank if self.trainer else 0
         # Within a fit, and with sharded parameters, devices meet in each forward pass, and must have equally many.
-        pads = split != "test" or not (self.trainer and holds_whole_parameters(self.trainer.strategy))
+        pads = split not in ("test", "predict") or not (self.trainer and holds_whole_parameters(self.trainer.strategy))
         place: dict[str, Any] = {"num_replicas": devices, "rank": rank, "pads": pads}
         sampler = (
             PartlyLabelledSampler(dataset, size, self.labelled_share, global_seed(), stream, devices, rank)
@@ -269,10 +291,9 @@ class ImageDataModule(L.LightningDataModule):
         """Every image of a split, in order and as it is; the same on all of the trainer's devices.
 
         Args:
-            split: "train", "meta", "val" or "test".
+            split: "train", "meta", "val", "test", or "predict": below `predict_root`.
         """
-        self.setup()
-        dataset = self._splits[split]
+        dataset = self._dataset(split)
         for positions in torch.split(torch.arange(len(dataset)), self.batch_size):
             yield cast(L.Trainer, self.trainer).strategy.batch_to_device(dataset[Draw(positions, None)])
 
@@ -289,8 +310,8 @@ class ImageDataModule(L.LightningDataModule):
         return self.loader("test")
 
     def predict_dataloader(self) -> DataLoader[RawBatch]:
-        """Test batches."""
-        return self.loader("test")
+        """Batches of the images below `predict_root`, or else of the test images."""
+        return self.loader("predict")
 
     def on_after_batch_transfer(self, batch: RawBatch | Batch, dataloader_idx: int) -> Batch:
         """Augment and normalise on the device. A `Batch` made elsewhere passes as it is."""

@@ -61,15 +61,28 @@ def list_images(folder: Path) -> list[Filed]:
     return found
 
 
-def read_images(files: Sequence[Path], image_size: int | None) -> np.ndarray:
+def find_images(folder: Path) -> list[Path]:
+    """The images in a folder and below it, in alphabetical order; what begins with a dot is passed over.
+
+    Raises:
+        InputError: no such folder, or no image in it.
+    """
+    below = (file for file in folder.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
+    found = sorted(file for file in below if not any(p.startswith(".") for p in file.relative_to(folder).parts))
+    if not found:
+        raise InputError(f"`predict_root` must be a folder with images in it or below it. Found none in {folder}.")
+    return found
+
+
+def read_images(files: Sequence[Path], size: tuple[int, int] | None) -> np.ndarray:
     """(N, H, W, 3) uint8; grey images become three equal channels, transparency is dropped.
 
     Args:
         files: to read; photographs are turned as their cameras say.
-        image_size: side that the images are scaled to (bilinear); None where all have one size.
+        size: height and width that the images are scaled to (bilinear); None where all have one size.
 
     Raises:
-        InputError: a file that cannot be read (it is named), or images of several sizes without `image_size`.
+        InputError: a file that cannot be read (it is named), or images of several sizes without `size`.
     """
 
     def read(file: Path) -> np.ndarray:
@@ -83,8 +96,8 @@ def read_images(files: Sequence[Path], image_size: int | None) -> np.ndarray:
                 raise
             reason = " ".join(str(error).split()).rstrip(".")
             raise InputError(f"{file} cannot be read as an image: {reason}.") from error
-        if image_size is not None and whole.size != (image_size, image_size):
-            whole = whole.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        if size is not None and whole.size != size[::-1]:
+            whole = whole.resize(size[::-1], Image.Resampling.BILINEAR)
         return np.asarray(whole)
 
     first = read(files[0])

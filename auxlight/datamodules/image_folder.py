@@ -109,7 +109,8 @@ class ImageFolderDataModule(ImageDataModule):
     def load_split(self, train: bool) -> ImageSet:
         """Read the files."""
         filed = self._filed[train]
-        images = read_images([one.file for one in filed], self.image_size)
+        size = None if self.image_size is None else (self.image_size, self.image_size)
+        images = read_images([one.file for one in filed], size)
         labels = torch.tensor([self._labels(one) for one in filed])
         auxiliary = labels[:, 1] if self._sub_classes else None
         return ImageSet(to_image_tensor(images, str(self.root)), labels[:, 0], auxiliary)

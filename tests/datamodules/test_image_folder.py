@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from auxlight import ImageFolderDataModule, InputError
+from auxlight import CIFAR10DataModule, ImageFolderDataModule, InputError
 from auxlight.cli import main
 from tests.test_cli import QUIET, TINY
 
@@ -181,6 +181,17 @@ def test_each_mistake_gets_one_line(what, root, capsys, monkeypatch, tmp_path):
     assert all(part in lines[0] for part in WRONG[what]), lines[0]
 
 
+def test_further_images_may_be_of_any_data_set(root, write):
+    (root / ".thumbs").mkdir()
+    paint(root / ".thumbs" / "0.png")
+    module = CIFAR10DataModule(write("cifar10"), batch_size=6, predict_root=root)
+    (batch, *_) = module.predict_dataloader()
+    assert batch.image.shape == (6, 3, 32, 32) and batch.primary.tolist() == [-1] * 6
+    assert len(module.predicted_file_names()) == module.split_size("predict") == 51 + 15
+    with pytest.raises(InputError, match="`predict_root` must be a folder with images"):
+        CIFAR10DataModule(write("cifar10"), predict_root=root / "none")
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [({"image_size": 0}, "image_size"), ({"psi": 5}, "psi"), ({"test_split": 0.5}, "test_split")],
@@ -201,8 +212,17 @@ def test_a_folder_trains_from_the_command_line_and_its_labels_name_files(root, c
     labels = np.load("labels.npz")
     assert len(labels["path"]) == 51 + 15
     main(["predict", "--ckpt_path", str(next(Path("logs").rglob("last.ckpt")))])
-    predictions = np.load("predictions.npz")
+    predictions = dict(np.load("predictions.npz"))
     assert predictions["class_names"].tolist() == ["cat", "dog", "owl"]
     assert predictions["path"].tolist() == data(root).file_names(train=False)
+    for name in predictions["path"][[0, 9]]:  # elsewhere, at another size, and of no known class
+        further = tmp_path / "new" / Path(name).parent.name / "x.webp"
+        further.parent.mkdir(parents=True)
+        with Image.open(root / name) as image:
+            image.resize((40, 48)).save(further, lossless=True)
+    main(["predict", "--ckpt_path", str(next(Path("logs").rglob("last.ckpt"))), "--data.predict_root=new"])
+    again = np.load("predictions.npz")
+    assert again["path"].tolist() == ["collie/x.webp", "persian/x.webp"]
+    np.testing.assert_allclose(again["probabilities"], predictions["probabilities"][[9, 0]], atol=1e-6)
     owner = {name: y for y, name in enumerate(TREE)}
     assert [owner[name.split("/")[1]] for name in labels["path"]] == labels["primary"].tolist()
