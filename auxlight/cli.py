@@ -47,6 +47,7 @@ class AuxlightCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The data's hierarchy reaches the model; TensorBoard, checkpoints and bars are on by default."""
+        self._subparser = parser  # of one subcommand; they all take the same options
         parser.link_arguments(
             "data.hierarchy", "model.init_args.hierarchy", compute_fn=_block_sizes, apply_on="instantiate"
         )
@@ -72,11 +73,14 @@ class AuxlightCLI(LightningCLI):
 
         What was asked for is kept: Lightning then lays the checkpoint's own arguments over it.
         """
-        if args is None or isinstance(args, list):
-            words = sys.argv[1:] if args is None else args
-            self.config = parser.parse_args(without_logger(with_run_config(words)))
-        else:
-            super().parse_arguments(parser, args)
+        try:
+            if args is None or isinstance(args, list):
+                words = sys.argv[1:] if args is None else args
+                self.config = parser.parse_args(without_logger(with_run_config(words)))
+            else:
+                super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            raise InputError(parser_cause(str(error), self._subparser)) from error
         self._asked_for = self.config[self.config.subcommand].model.clone()
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path:
@@ -174,8 +178,6 @@ def main(args: ArgsType = None) -> None:
         if not str(error).startswith("Error(s) in loading state_dict"):
             raise
         _fail(f"`ckpt_path` must fit model and data. Found: {' '.join(str(error).split())[:300]}")
-    except ArgumentError as error:
-        _fail(parser_cause(str(error)))
     except ValueError as error:
         # jsonargparse wraps what a constructor raises into a report on every type that it tried.
         if not str(error).startswith("Does not validate"):

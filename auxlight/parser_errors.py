@@ -1,8 +1,11 @@
 """The one line that matters in jsonargparse's reports."""
 
+import importlib
 import re
 import sys
 from difflib import get_close_matches
+
+from jsonargparse import ArgumentParser
 
 # A report lists every type that was tried for a value; these lines are its scaffolding.
 _SCAFFOLDING = re.compile(
@@ -13,6 +16,8 @@ _KEY = re.compile(r'Parser key "([^"]+)":?')
 _CALLABLE = re.compile(r"Type .* expects a function or a callable class:")
 _CLASS = re.compile(r"Problem with given class_path '([^']+)':")
 
+_OPTION = re.compile(r"Option '([\w.]+)' is not accepted\.?(?: Got value: Namespace\(class_path='([\w.]+)'.*)?")
+_UNKNOWN = re.compile(r"unrecognized arguments: --([\w.]+)")
 _ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'\.?")
 _TYPE = re.compile(r"Expected a <class '(\w+)'>(?:\. Got value: (.*))?")
 _KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
@@ -24,11 +29,31 @@ def _alike(module: str, name: str) -> str:
     return f": is it {module}.{found[0]}?" if found else ""
 
 
-def parser_cause(report: str) -> str:
+def _meant(option: str, parser: ArgumentParser) -> str:
+    """What a parser has by nearly this name, or by that of the part it begins with.
+
+    Its help lists what it takes, a data module's passed-on options, too.
+    """
+    listed = re.findall(r"^ +--([\w.]+)", parser.format_help(), flags=re.MULTILINE)
+    known = [name.removesuffix(".help") for name in listed]
+    found = get_close_matches(option, known, 1) or get_close_matches(option.split(".")[0], known, 1)
+    return f": is it {found[0]}?" if found else ""
+
+
+def _meant_of(option: str, class_path: str) -> str:
+    """What a class takes by nearly this name."""
+    module, _, name = class_path.rpartition(".")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(getattr(importlib.import_module(module), name))
+    return _meant(option, parser)
+
+
+def parser_cause(report: str, parser: ArgumentParser | None = None) -> str:
     """Key, value and first cause of a jsonargparse error, in one line.
 
     Args:
         report: the error's text, often twenty lines.
+        parser: which reports; it knows what an option that it does not know may have meant.
     """
     keys: list[str] = []
     class_path = ""
@@ -41,11 +66,16 @@ def parser_cause(report: str) -> str:
         elif line and not _SCAFFOLDING.match(line):
             where = ".".join(keys)
             named = class_path if class_path and class_path not in line else ""
-            if re.match(r"Option '.*' is not accepted", line):
-                option = f"auxlight fit --{where}.help {class_path}" if where else "auxlight fit --help"
-                line += f": `{option}` lists those that are"
+            if found := _OPTION.match(line):
+                owner = found[2] or class_path
+                named = owner if owner else named
+                option = f"auxlight fit --{where}.help {owner}" if where else "auxlight fit --help"
+                line = f"Option '{found[1]}' is not accepted{_meant_of(found[1], owner) if owner else ''}"
+                line += f"{'' if line.endswith('?') else ':'} `{option}` lists those that are"
                 if class_path == "auxlight.AuxiliaryClassifier":  # which stands until a config names another
                     line += " (a method's config must come before those that change it)"
+            if found := _UNKNOWN.match(line):
+                line += _meant_of(found[1], class_path) if class_path else _meant(found[1], parser) if parser else ""
             if found := _ATTRIBUTE.match(line):
                 line = f"{found[1]} has no {found[2]}{_alike(found[1], found[2])}"
             if found := _TYPE.match(line):
