@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, cast
 
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -21,7 +21,7 @@ from auxlight.hierarchy import LabelHierarchy
 from auxlight.hparams import HyperparameterTab
 from auxlight.inspection import Inspection
 from auxlight.modules import AuxiliaryClassifier
-from auxlight.parser_errors import parser_cause
+from auxlight.parser_errors import one_line, parser_cause
 from auxlight.prediction import PredictionWriter
 from auxlight.progress import PhaseProgressBar
 from auxlight.run_config import FitConfig, with_run_config, without_logger
@@ -47,7 +47,7 @@ class AuxlightCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The data's hierarchy reaches the model; TensorBoard, checkpoints and bars are on by default."""
-        self._subparser = parser  # of one subcommand; they all take the same options
+        self._subparser = getattr(self, "_subparser", parser)  # of the first subcommand; all take its options
         parser.link_arguments(
             "data.hierarchy", "model.init_args.hierarchy", compute_fn=_block_sizes, apply_on="instantiate"
         )
@@ -73,14 +73,12 @@ class AuxlightCLI(LightningCLI):
 
         What was asked for is kept: Lightning then lays the checkpoint's own arguments over it.
         """
-        try:
+        with one_line(self._subparser):
             if args is None or isinstance(args, list):
                 words = sys.argv[1:] if args is None else args
                 self.config = parser.parse_args(without_logger(with_run_config(words)))
             else:
                 super().parse_arguments(parser, args)
-        except ArgumentError as error:
-            raise InputError(parser_cause(str(error), self._subparser)) from error
         self._asked_for = self.config[self.config.subcommand].model.clone()
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path:

@@ -29,12 +29,12 @@ class LabelHierarchy:
 
     def __post_init__(self) -> None:
         sizes = tuple(self.psi)
-        if not sizes or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+        if not sizes or any(isinstance(size, bool) or not isinstance(size, Integral) or size < 1 for size in sizes):
             raise InputError(
                 "`psi` must be a positive integer or a list of them, one per primary class. "
                 f"Found psi={list(self.psi)}."
             )
-        object.__setattr__(self, "psi", sizes)
+        object.__setattr__(self, "psi", tuple(int(size) for size in sizes))
 
     @classmethod
     def of(cls, value: "LabelHierarchy | Sequence[int]") -> "LabelHierarchy":

@@ -13,7 +13,15 @@ from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.convolutions import ConvolutionOutputs
 from auxlight.distributed import Average, alone
 from auxlight.implicit import check_series, inner_product, inverse_hessian_product, second_order
-from auxlight.influence import ClassDerivative, ForwardMode, Parameters, gradient, losses_at, trainable
+from auxlight.influence import (
+    ClassDerivative,
+    ForwardMode,
+    Parameters,
+    gradient,
+    losses_at,
+    recomputation_refused,
+    trainable,
+)
 from auxlight.lookahead import LookAhead, Position, SGDRule, advance, pull_back
 from auxlight.seeding import isolated_rng
 
@@ -76,7 +84,8 @@ class MetaProblem:
         leaves, losses = as_leaves(parameters), []
         for number in range(len(self.meta)):
             loss = self.meta_loss(number, leaves) / len(self.meta)
-            loss.backward(inputs=list(leaves.values()))  # type: ignore[no-untyped-call]
+            with recomputation_refused():
+                loss.backward(inputs=list(leaves.values()))  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         slopes = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
         return torch.stack(losses).sum(), self.average(slopes)
@@ -188,7 +197,8 @@ class DoubleBackward(Hypergradient):
             position = advance(rules, position, gradient(loss, position.parameters, create_graph=True))
         losses = [problem.meta_loss(number, position.parameters) for number in range(len(problem.meta))]
         meta_loss = torch.stack(losses).mean()
-        slopes = iter(torch.autograd.grad(meta_loss, [part for target in wanted for part in target]))
+        with second_order():
+            slopes = iter(torch.autograd.grad(meta_loss, [part for target in wanted for part in target]))
         return MetaGradient(meta_loss.detach(), tuple(TargetGradient(next(slopes), next(slopes)) for _ in wanted))
 
 

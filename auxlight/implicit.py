@@ -99,8 +99,9 @@ def second_order() -> Iterator[None]:
         if not re.search("derivative for .* is not implemented|once_differentiable", str(error)):
             raise
         raise InputError(
-            "Several look-ahead steps, or a Neumann series, need second derivatives of every operation of the network. "
-            f"Found one without: {' '.join(str(error).split())[:200]} Look one step ahead, or replace the operation."
+            "Several look-ahead steps, a Neumann series or DoubleBackward need second derivatives of every operation "
+            f"of the network. Found one without: {' '.join(str(error).split())[:200]} Look one step ahead, or replace "
+            "the operation."
         ) from error
 
 

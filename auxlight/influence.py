@@ -16,17 +16,20 @@ parameters and buffers (batch norm's statistics) are read, never written.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from auxlight.batch import Batch
 from auxlight.errors import InputError
 from auxlight.seeding import kept_rng
-from auxlight.tangents import FusedBatchNormTangent
+from auxlight.tangents import Tangents
 
 Parameters = Mapping[str, Tensor]
 
@@ -55,10 +58,32 @@ def gradient(
     loss: Tensor, parameters: Parameters, create_graph: bool = False, retain_graph: bool | None = None
 ) -> dict[str, Tensor]:
     """∇loss by name; zeros where the loss does not depend on a parameter."""
-    slopes = torch.autograd.grad(
-        loss, list(parameters.values()), None, retain_graph, create_graph, materialize_grads=True
-    )
+    with recomputation_refused():
+        slopes = torch.autograd.grad(
+            loss, list(parameters.values()), None, retain_graph, create_graph, materialize_grads=True
+        )
     return dict(zip(parameters, slopes, strict=True))
+
+
+@contextmanager
+def recomputation_refused() -> Iterator[None]:
+    """Inside this block, a backward pass, no module may run: it would at the network's own parameters.
+
+    Raises:
+        InputError: one does; its activations were not kept (`torch.utils.checkpoint`).
+    """
+
+    def refuse(module: nn.Module, inputs: Any) -> None:
+        raise InputError(
+            "A network whose gradient is taken at other parameters than its own must keep its activations. Found "
+            f"{type(module).__name__} run again by the backward pass: switch gradient checkpointing off."
+        )
+
+    hook = register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class ClassDerivative(ABC):
@@ -76,7 +101,7 @@ class ForwardMode(ClassDerivative):
         """See `ClassDerivative.__call__`."""
         try:
             # Dual numbers themselves; torch.func.jvp wraps them once more, at some 1.4 times the time on a CPU.
-            with torch.no_grad(), forward_ad.dual_level(), FusedBatchNormTangent():
+            with torch.enable_grad(), forward_ad.dual_level(), Tangents():
                 dual = {name: forward_ad.make_dual(theta, direction[name]) for name, theta in parameters.items()}  # type: ignore[no-untyped-call]
                 tangent: Tensor | None = forward_ad.unpack_dual(losses_at(network, dual, batch)[1]).tangent  # type: ignore[no-untyped-call]
         except (NotImplementedError, RuntimeError) as error:
@@ -96,7 +121,7 @@ class FiniteDifference(ClassDerivative):
     """(ℓ(θ + εv) − ℓ(θ − εv)) / 2ε with ε = `epsilon` / ‖v‖: MAXL's second release (there ε = 0.01 / ‖v‖).
 
     Two plain forward passes, for networks with an operation that has no forward-mode derivative. The error is of
-    order ε²; on VGG16 it was some 20 %.
+    order ε²; on VGG16 it was some 20 %. It looks through `detach` and `no_grad`, which backpropagation does not.
     """
 
     def __init__(self, epsilon: float = 0.01) -> None:

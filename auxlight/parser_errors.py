@@ -3,9 +3,13 @@
 import importlib
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
+
+from auxlight.errors import InputError
 
 # A report lists every type that was tried for a value; these lines are its scaffolding.
 _SCAFFOLDING = re.compile(
@@ -48,12 +52,28 @@ def _meant_of(option: str, class_path: str) -> str:
     return _meant(option, parser)
 
 
+@contextmanager
+def one_line(parser: ArgumentParser) -> Iterator[None]:
+    """Inside this block a parser's reports become one line.
+
+    Args:
+        parser: which reports; it knows what an option that it does not know may have meant.
+
+    Raises:
+        InputError: what the parser refuses.
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        raise InputError(parser_cause(str(error), parser)) from error
+
+
 def parser_cause(report: str, parser: ArgumentParser | None = None) -> str:
     """Key, value and first cause of a jsonargparse error, in one line.
 
     Args:
         report: the error's text, often twenty lines.
-        parser: which reports; it knows what an option that it does not know may have meant.
+        parser: see `one_line`.
     """
     keys: list[str] = []
     class_path = ""
@@ -69,7 +89,8 @@ def parser_cause(report: str, parser: ArgumentParser | None = None) -> str:
             if found := _OPTION.match(line):
                 owner = found[2] or class_path
                 named = owner if owner else named
-                option = f"auxlight fit --{where}.help {owner}" if where else "auxlight fit --help"
+                command = parser.prog.replace(" [options]", "") if parser else "auxlight fit"
+                option = f"{command} --{where}.help {owner}" if where else f"{command} --help"
                 line = f"Option '{found[1]}' is not accepted{_meant_of(found[1], owner) if owner else ''}"
                 line += f"{'' if line.endswith('?') else ':'} `{option}` lists those that are"
                 if class_path == "auxlight.AuxiliaryClassifier":  # which stands until a config names another

@@ -1,9 +1,9 @@
-"""The tangent of batch norm in fused kernels, for forward-mode passes.
+"""What forward-mode passes do otherwise than torch: batch norm in fused kernels, and no tangents through `no_grad`.
 
-torch's own is a composite of some fifteen elementwise operations over the whole activation: a quarter of a forward-mode
-pass of VGG16 at quarter width. In training mode the derivative of batch norm with respect to its input,
-γ/σ·(I − 1·1ᵀ/n − x̂·x̂ᵀ/n) with x̂ = (x − μ)/σ, is symmetric. So its backward kernel, given the input's tangent, returns
-the output's.
+torch's own tangent of batch norm is a composite of some fifteen elementwise operations over the whole activation: a
+quarter of a forward-mode pass of VGG16 at quarter width. In training mode the derivative of batch norm with respect to
+its input, γ/σ·(I − 1·1ᵀ/n − x̂·x̂ᵀ/n) with x̂ = (x − μ)/σ, is symmetric. So its backward kernel, given the input's
+tangent, returns the output's.
 """
 
 from typing import Any
@@ -15,12 +15,25 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 
-class FusedBatchNormTangent(TorchFunctionMode):
-    """Inside this block `torch.nn.functional.batch_norm` by batch statistics has a tangent of three kernels."""
+class Tangents(TorchFunctionMode):
+    """Inside this block `torch.nn.functional.batch_norm` by batch statistics has a tangent of three kernels.
+
+    And what a network computes under `torch.no_grad` is a constant, as it is to backpropagation: forward mode itself
+    takes no notice of it.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Redirect the one function."""
-        return (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+        """Redirect the one function; stop gradients."""
+        output = (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+        return output if torch.is_grad_enabled() else _constant(output)
+
+
+def _constant(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return _unpack(output)[0]
+    if isinstance(output, tuple | list) and any(isinstance(part, Tensor) for part in output):
+        return type(output)([_constant(part) for part in output])
+    return output
 
 
 def _batch_norm(

@@ -1,5 +1,6 @@
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +57,7 @@ def test_build_and_of():
     assert LabelHierarchy.of(hierarchy) is hierarchy
     assert LabelHierarchy.of([2, 3]) == hierarchy
     assert LabelHierarchy([2, 3]).psi == (2, 3)  # JSON and YAML have lists
+    assert LabelHierarchy.build(2, list(np.bincount([0, 0, 1, 1, 1]))) == hierarchy
     assert hash(LabelHierarchy([2, 3])) == hash(hierarchy)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
+from torch.utils.checkpoint import checkpoint
 
 from auxlight import InputError
 from auxlight.batch import AuxiliaryTarget, Batch
@@ -365,6 +366,34 @@ def test_an_operation_without_forward_mode_gets_a_sentence():
     with pytest.raises(InputError, match="FiniteDifference"):
         of_one(LookAheadGradient(), network, batch, target, batch, step)
     of_one(LookAheadGradient(FiniteDifference()), network, batch, target, batch, step)
+
+
+@pytest.mark.parametrize("stopped", [torch.no_grad, torch.enable_grad])
+def test_what_a_network_computes_without_gradients_is_a_constant(stopped):
+    class Gated(Network):
+        def forward(self, batch):
+            with stopped():
+                gate = torch.sigmoid(self.trunk(batch.image).mean(1).max(0).values)
+            primary, auxiliary = super().forward(batch)
+            return gate * primary, gate * auxiliary
+
+    torch.manual_seed(0)
+    network, (_, batch, meta, target) = Gated().double(), problem()
+    step = LookAhead(SGD(network.parameters(), lr=0.1))
+    exact, reference = (of_one(k, network, batch, target, meta, step) for k in (LookAheadGradient(), DoubleBackward()))
+    assert_close(exact, reference, 1e-9)
+
+
+@pytest.mark.parametrize("hypergradient", [LookAheadGradient(), NeumannGradient(), DoubleBackward()])
+def test_gradient_checkpointing_is_refused(hypergradient):
+    class Thrifty(Network):
+        def forward(self, batch):
+            features = checkpoint(self.trunk, batch.image, use_reentrant=False)
+            return focal_loss(self.primary(features), batch.primary, 2.0), class_losses(self.auxiliary(features), 2.0)
+
+    network, (_, batch, meta, target) = Thrifty().double(), problem()
+    with pytest.raises(InputError, match=r"Found Sequential run again .* switch gradient checkpointing off"):
+        of_one(hypergradient, network, batch, target, meta, LookAhead(SGD(network.parameters(), lr=0.1)))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from auxlight.budget.estimate import Estimate
 from auxlight.budget.labels import Plan
 from auxlight.budget.study import BudgetStudy
 from auxlight.outputs import writable
+from auxlight.parser_errors import one_line
 
 NOTHING_RISES = (
     "No learning curve of pseudo-labels rises, so the plan buys nothing. That need not be true of real labels: train "
@@ -38,7 +39,8 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--output", type=str | None, default=None, help="JSON file; in the study's folder by default.")
     if simulate:
         parser.add_argument("--seeds", type=int, default=5, help="How often the whole simulation is repeated.")
-    arguments = parser.parse_args(list(words[1:] if simulate else words))
+    with one_line(parser):
+        arguments = parser.parse_args(list(words[1:] if simulate else words))
     found = parser.instantiate(arguments).as_dict()
     own = {key: found.pop(key, None) for key in ("config", "seed", "output", "seeds")}
     study = BudgetStudy(**found)

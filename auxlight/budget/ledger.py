@@ -1,6 +1,7 @@
 """Results of trainings in a file, so that an interrupted study goes on where it stopped."""
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -116,6 +117,8 @@ def described(part: Any, inside: tuple[int, ...] = ()) -> Any:
         return {str(key): within(value) for key, value in sorted(part.items(), key=lambda item: str(item[0]))}
     if isinstance(part, partial):
         return ["partial", within(part.func), within(part.args), within(part.keywords)]
+    if inspect.ismethod(part):
+        return ["method", within(part.__func__), within(part.__self__)]
     if hasattr(part, "__qualname__"):
         name = f"{part.__module__}.{part.__qualname__}"
         if "<" not in name or not hasattr(part, "__code__"):

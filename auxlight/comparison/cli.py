@@ -14,6 +14,7 @@ from auxlight.comparison.report import write_report
 from auxlight.comparison.runner import Processes, Workers, run_all
 from auxlight.comparison.spec import Comparison, Run
 from auxlight.errors import InputError
+from auxlight.parser_errors import one_line
 
 
 def read(words: Sequence[str]) -> tuple[Comparison, dict[str, Any]]:
@@ -32,7 +33,8 @@ def read(words: Sequence[str]) -> tuple[Comparison, dict[str, Any]]:
     parser.add_argument("--cpus_per_run", type=int, default=1, help="Cores of a run on a Ray cluster.")
     parser.add_argument("--gpus_per_run", type=float, default=0.0, help="GPUs of a run on a Ray cluster.")
     parser.add_argument("--report_only", type=bool, default=False, help="Run nothing, write the report.")
-    arguments = parser.instantiate(parser.parse_args(list(words))).as_dict()
+    with one_line(parser):
+        arguments = parser.instantiate(parser.parse_args(list(words))).as_dict()
     names = ("jobs", "ray", "cpus_per_run", "gpus_per_run", "report_only")
     options = {name: arguments.pop(name) for name in names}
     del arguments["config"]

@@ -23,7 +23,7 @@ from auxlight.modules.classifier import AuxiliaryClassifier, ClassifierOptions
 from auxlight.modules.joint_losses import JointLosses
 from auxlight.modules.label_logs import log_labels
 from auxlight.modules.label_loss import label_loss, normalized
-from auxlight.modules.manual import finish_gradients, share_statistics, step_scheduler
+from auxlight.modules.manual import finish_gradients, share_statistics, step_plateaus, step_scheduler
 from auxlight.modules.optimizers import make_optimizer, make_scheduler
 from auxlight.networks.buffers import kept_buffers
 from auxlight.networks.vgg import VGG
@@ -137,6 +137,7 @@ class BilevelModule(AuxiliaryClassifier):
             if value is not None and not value > 0:
                 raise InputError(f"`{argument}` must be positive, or null to clip nothing. Found {argument}={value}.")
         self.automatic_optimization = False
+        self._last_metric: Tensor | None = None  # of a checkpoint
         self.hypergradient = hypergradient
         self.entropy_weight = entropy_weight
         self.normalize_hypergradient = normalize_hypergradient
@@ -199,6 +200,10 @@ class BilevelModule(AuxiliaryClassifier):
         `on_train_epoch_end` is too late for that: there the progress bar of the first device already waits for the
         others to average their metrics. And a checkpoint of the epoch's last step holds it.
         """
+        if self.data is None and (batch.primary < 0).any():  # of a data module `on_fit_start` has seen it
+            raise InputError(
+                f"{type(self).__name__} labels every training image by its primary class. Found some without (−1)."
+            )
         loss = self.take_steps(batch, batch_idx)
         if self.trainer.is_last_batch:
             self.finish_pass()
@@ -225,15 +230,27 @@ class BilevelModule(AuxiliaryClassifier):
             share_statistics(self, self.average)
 
     def finish_pass(self) -> None:
-        """Once the last batch of an epoch is done."""
+        """Once the last batch of an epoch is done: the epoch's schedules, too."""
         share_statistics(self, self.average)
-
-    def on_train_epoch_end(self) -> None:
-        """Step the schedules."""
         main, label = self.plain_optimizers()
         if self.scheduler_interval == "epoch":
             step_scheduler(self, main)
         step_scheduler(self, label)
+
+    def on_train_epoch_end(self) -> None:
+        """Step the schedules that ask for a metric, which only now is there."""
+        step_plateaus(self, self.trainer.callback_metrics.get("val/primary_loss", self._last_metric))
+        self._last_metric = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With the last validation's loss: a run resumed between it and the epoch's end finds it there."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["last_metric"] = self.trainer.callback_metrics.get("val/primary_loss", self._last_metric)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See `on_save_checkpoint`."""
+        super().on_load_checkpoint(checkpoint)
+        self._last_metric = checkpoint.get("last_metric")
 
     def label_step(self, batches: Sequence[Batch]) -> None:
         """φ's step: along the gradient of the primary loss that training on the labels of these batches leads to."""

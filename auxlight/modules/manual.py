@@ -32,17 +32,28 @@ def share_statistics(module: nn.Module, average: Average) -> None:
 
 
 def step_scheduler(module: L.LightningModule, optimizer: Optimizer) -> None:
-    """Step the scheduler of one of the module's optimizers, if it has one."""
-    found = module.lr_schedulers()
-    for scheduler in found if isinstance(found, list) else [found]:
-        if scheduler is None or cast(Any, scheduler).optimizer is not optimizer:
-            continue
-        metric = None
+    """Step the scheduler of one of the module's optimizers, if it has one that asks for no metric."""
+    for scheduler in _schedulers(module):
+        if scheduler.optimizer is optimizer and not isinstance(scheduler, ReduceLROnPlateau):
+            module.lr_scheduler_step(scheduler, None)
+
+
+def step_plateaus(module: L.LightningModule, metric: Tensor | None) -> None:
+    """Step the module's schedulers that ask for a metric.
+
+    Raises:
+        InputError: there are some, but no metric.
+    """
+    for scheduler in _schedulers(module):
         if isinstance(scheduler, ReduceLROnPlateau):
-            metric = module.trainer.callback_metrics.get("val/primary_loss")
             if metric is None:
                 raise InputError(
                     "A ReduceLROnPlateau scheduler needs a validation before each of its steps. Found none: "
                     "validate every epoch, or choose another scheduler."
                 )
-        module.lr_scheduler_step(cast(Any, scheduler), metric)
+            module.lr_scheduler_step(cast(Any, scheduler), metric)
+
+
+def _schedulers(module: L.LightningModule) -> list[Any]:
+    found = module.lr_schedulers()
+    return found if isinstance(found, list) else [] if found is None else [found]

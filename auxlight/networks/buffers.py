@@ -12,12 +12,8 @@ Slot = tuple[dict[str, Tensor | None], str, Tensor | None]
 @contextmanager
 def kept_buffers(network: nn.Module) -> Iterator[None]:
     """Inside this block a network's buffers may change (batch norm's statistics); afterwards they are as before."""
-    kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    try:
+    with lent_buffers(network.modules()):
         yield
-    finally:
-        for buffer, value in kept:
-            buffer.copy_(value)
 
 
 @contextmanager

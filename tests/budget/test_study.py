@@ -213,6 +213,14 @@ def test_trunks_with_other_arguments_are_told_apart():
     assert len({json.dumps(described(JointTraining(trunk=trunk))) for trunk in trunks}) == 4
 
 
+class Scaled:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def score(self, predicted, true):
+        return self.factor * float((predicted == true).float().mean())
+
+
 def test_what_a_study_is_made_of_is_told_apart():
     """Numbers of numpy, arrays and tensors by what they hold; functions without a name by what they do."""
 
@@ -225,6 +233,7 @@ def test_what_a_study_is_made_of_is_told_apart():
         [np.ones(2), np.zeros(2), np.array([[1.0, 1.0]])],
         [lambda x: x + 1, lambda x: x + 2, lambda x: x * 1, lambda x, y=1: x + 1],
         [scaled(1), scaled(2)],
+        [Scaled(1).score, Scaled(2).score, partial(Scaled(2).score, 0)],
         [Path("a"), Path("b")],
         [{1, 2}, {1, 3}, frozenset({1, 2})][:2],
         [torch.ones(2, dtype=torch.bfloat16), torch.ones(2)],

@@ -5,9 +5,11 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 from torch.nn.utils import parameters_to_vector
 from torch.optim import LBFGS, SGD
-from torch.optim.lr_scheduler import ExponentialLR
+from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from auxlight import (
     AuxiLearnModule,
@@ -278,7 +280,8 @@ def test_a_checkpoint_of_an_epochs_last_step_holds_the_second_pass(tmp_path):
     def run(epochs, ckpt_path=None, callbacks=()):
         L.seed_everything(0, verbose=False)
         data = DigitsDataModule(num_train=80, batch_size=20)
-        module = MAXLModule(data.hierarchy, trunk=Trunk(), labeler=LabelNetwork(trunk=Trunk()))
+        schedules = dict.fromkeys(("scheduler", "label_scheduler"), partial(ExponentialLR, gamma=0.5))
+        module = MAXLModule(data.hierarchy, trunk=Trunk(), labeler=LabelNetwork(trunk=Trunk()), **schedules, **FAST)
         trainer = L.Trainer(max_epochs=epochs, **(TRAINER | {"enable_checkpointing": True}), callbacks=list(callbacks))
         trainer.fit(module, data, ckpt_path=ckpt_path)
         return state(module)
@@ -287,6 +290,61 @@ def test_a_checkpoint_of_an_epochs_last_step_holds_the_second_pass(tmp_path):
     resumed = run(2, tmp_path / "step=4.ckpt", callbacks=[ModelCheckpoint(tmp_path / "again")])
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+
+
+def test_a_plateau_schedule_goes_on_from_between_validation_and_the_end_of_an_epoch(tmp_path):
+    def run(ckpt_path=None, **where):
+        L.seed_everything(0, verbose=False)
+        data = DigitsDataModule(num_train=80, batch_size=20)
+        plateau = partial(ReduceLROnPlateau, factor=0.5, patience=0, threshold=100)
+        module = MAXLModule(data.hierarchy, trunk=Trunk(), labeler=LabelNetwork(trunk=Trunk()), scheduler=plateau)
+        saves = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=False, **where)
+        options = TRAINER | {"enable_checkpointing": True, "limit_val_batches": 1.0}
+        trainer = L.Trainer(max_epochs=2, **options, callbacks=[saves])
+        trainer.fit(module, data, ckpt_path=ckpt_path)
+        return state(module), trainer.optimizers[0].param_groups[0]["lr"]
+
+    (whole, rate), (resumed, same) = run(), run(tmp_path / "epoch=0.ckpt", every_n_epochs=10)
+    assert rate == same
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_images_without_a_class_are_refused_from_any_loader():
+    data = DigitsDataModule(num_train=80, batch_size=20)
+    data.setup()
+    data.trainer = None
+    batches = [data.on_after_batch_transfer(raw, 0) for raw in data.train_dataloader()]
+    batches[0].primary[3] = -1
+    module = MAXLModule(data.hierarchy, trunk=Trunk(), labeler=LabelNetwork(trunk=Trunk()), fused=True)
+    with pytest.raises(InputError, match="labels every training image by its primary class"):
+        L.Trainer(max_epochs=1, **TRAINER).fit(
+            module, DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)
+        )
+
+
+class Averaged(nn.Module):
+    """Its statistics are a new tensor after each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Trunk()
+        self.feature_dim = self.inner.feature_dim
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, image):
+        self.seen = self.seen + 1
+        return self.inner(image)
+
+
+@pytest.mark.parametrize("labels", [{"shared_trunk": True}, {"trunk": Averaged()}])
+def test_statistics_that_are_assigned_anew_are_left_alone_as_well(labels):
+    data = DigitsDataModule(num_train=80, batch_size=20)
+    module = MAXLModule(data.hierarchy, trunk=Averaged(), labeler=LabelNetwork(**labels), recompute_labels=True)
+    L.Trainer(max_epochs=1, **TRAINER).fit(module, data)
+    assert module.trunk.seen == 4
+    if "trunk" in labels:
+        assert labels["trunk"].seen == 8  # once for each pass
 
 
 def test_half_precision_weights_are_refused():
