@@ -149,7 +149,8 @@ class Estimator:
                         points[task][1].append(found[0])
                         bar.update()
         related = relatedness(single, joint, self.level)
-        curves = [fit_curve(*points[task], level=self.level) for task in tasks]
+        splits = np.repeat(np.arange(self.seeds), len(self.counts))  # of the points, seed by seed
+        curves = [fit_curve(*points[task], level=self.level, splits=splits.tolist()) for task in tasks]
         return Estimate(related, information(types, related), curves, points)
 
 

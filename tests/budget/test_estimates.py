@@ -43,6 +43,34 @@ def test_of_noise_alone_a_curve_seldom_rises():
     assert np.mean(rises) < 0.08  # of those that rise by chance at 5 %, half fall
 
 
+def test_each_split_has_a_level_of_its_own():
+    """Beside scipy's fit with a level for each; what differs between splits then hides no rise, and feigns none."""
+    rng = np.random.default_rng(0)
+    counts, splits = np.arange(1, 16) * 10.0, np.repeat([0, 1, 2], [4, 5, 6])
+    levels = np.array([0.7, 0.9, 0.8])
+    metrics = levels[splits] - 0.3 * 0.7 ** (counts / 10) + rng.normal(0, 0.01, size=15)
+
+    def curves(n, a, b, c, scale, beta):
+        return np.array([a, b, c])[splits] - scale * beta ** (n / 10)
+
+    expected, _ = curve_fit(curves, counts, metrics, p0=(*levels, 0.3, 0.7))
+    found = fit_curve(counts, metrics, splits=splits.tolist())
+    assert (found.scale, found.beta) == pytest.approx(tuple(expected[3:]), abs=1e-3)
+    assert found.ceiling == pytest.approx(expected[:3][splits].mean(), abs=1e-3)
+    assert found.error == pytest.approx(np.sqrt(np.mean((metrics - curves(counts, *expected)) ** 2)), rel=1e-3)
+
+    counts, splits = np.tile([50, 100, 150, 200, 300, 400], 3), np.repeat([0, 1, 2], 6)
+    rises = {0.0: [], 0.1: []}
+    for i in range(80):
+        rng = np.random.default_rng(i)
+        noise = rng.normal(0, 0.05, size=3)[splits] + rng.normal(0, 0.02, size=18)
+        for scale, found in rises.items():
+            metrics = 0.9 - scale * 0.6 ** (counts / 50) + noise
+            found.append([fit_curve(counts, metrics, splits=own).scale > 0 for own in (None, splits.tolist())])
+    assert np.mean(rises[0.0], 0)[1] < 0.1
+    assert np.mean(rises[0.1], 0)[1] > 2 * np.mean(rises[0.1], 0)[0] > 0.5
+
+
 def test_the_interval_of_the_rate_holds_it():
     counts = np.tile([50, 100, 150, 200, 300, 400], 3)
     held, widths = 0, {}
@@ -102,6 +130,8 @@ def test_information_is_weighed_by_the_priorities():
     [
         (lambda: fit_curve([1, 2], [0.1, 0.2]), "three or more"),
         (lambda: fit_curve([1, 2, 3], [0.1, 0.2]), "2 metrics"),
+        (lambda: fit_curve([1, 2, 3, 1, 2], [0.1, 0.2, 0.3, 0.1, 0.3], splits=[0, 0, 0, 1, 2]), "needs 6 metrics"),
+        (lambda: fit_curve([1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4], splits=[0, 1]), "2 splits"),
         (lambda: fit_curve([1, 2, 3, 4], [0.1, float("nan"), 0.2, 0.3]), "nan at 2 labels"),
         (lambda: fit_curve([1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4], block=0), "`block`"),
         (lambda: relatedness(np.ones((2, 2)), np.ones((2, 2, 2))), "three seeds"),
