@@ -1,5 +1,6 @@
 """Which checkpoints a run writes, and which it takes."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,23 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self) -> None:
         super().__init__(filename="best", enable_version_counter=False, monitor="val/accuracy", mode="max")
+        self._beside: Path | None = None
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember where the run's checkpoints lie."""
+        self._beside = None if trainer.ckpt_path is None else Path(trainer.ckpt_path).parent
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the best epoch so far, wherever the run has been moved to, or goes on; without, if it is gone."""
+        recorded = Path(state_dict["best_model_path"])
+        places = [recorded] if self._beside is None else [self._beside / recorded.name, recorded]
+        best = next((str(path) for path in places if path.is_file()), "")
+        if best and self.dirpath and Path(best).resolve().parent == Path(self.dirpath).resolve():
+            best = os.path.join(self.dirpath, recorded.name)  # as it will be called when it is written over
+        score = state_dict["best_model_score"] if best else None
+        kept = {"best_model_path": best, "best_model_score": score, "best_k_models": {best: score} if best else {}}
+        kth = {"kth_best_model_path": best, "kth_value": score} if best else {"kth_best_model_path": ""}
+        super().load_state_dict({**state_dict, "kth_value": self.kth_value, **kept, **kth, "dirpath": self.dirpath})
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -4,14 +4,15 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, Self, cast
 
-from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from auxlight.checkpoints import BestCheckpoint, LastCheckpoint, check_file, check_model, steps_of
 from auxlight.datamodules import ImageDataModule
@@ -24,6 +25,7 @@ from auxlight.modules import AuxiliaryClassifier
 from auxlight.parser_errors import one_line, parser_cause
 from auxlight.prediction import PredictionWriter
 from auxlight.progress import PhaseProgressBar
+from auxlight.resuming import go_on_in_place
 from auxlight.run_config import FitConfig, with_run_config, without_logger
 from auxlight.trainer import AuxlightTrainer
 
@@ -39,6 +41,10 @@ class AuxlightCLI(LightningCLI):
     """LightningCLI with auxlight's links and defaults; after a fit it tests the checkpoint that validated best."""
 
     _best: BestCheckpoint | None = None  # of a fit: what it tests in the end, whatever else the user keeps
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: a module's factories of optimizers hold it, and copies of a module (weight averaging) share it."""
+        return self
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -91,6 +97,8 @@ class AuxlightCLI(LightningCLI):
         path = config.get("ckpt_path")
         if path:
             check_model(path, self._asked_for, config.model)
+        elif self.subcommand in ("validate", "test", "predict"):
+            raise InputError("`ckpt_path` must be the checkpoint of a run: untrained networks say nothing. Found none.")
         if self.subcommand == "fit" and trainer.enable_checkpointing is not False:
             self._best = BestCheckpoint()
             self.trainer_defaults["callbacks"] += [self._best, LastCheckpoint()]
@@ -100,13 +108,9 @@ class AuxlightCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(PhaseProgressBar())
         if any(name.endswith("Inspection") for name in chosen):  # the user's own, instead of the default one
             config.inspection.every_n_epochs = 0
+        self.save_config_kwargs["given"] = config.clone()
         if self.subcommand == "fit" and path:
-            run = Path(path).resolve().parent.parent
-            logger = trainer.logger
-            arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
-            folder = (arguments.get("save_dir"), arguments.get("name")) if arguments else (None, None)
-            if arguments and folder[0] and run.parent == Path(folder[0], folder[1] or "").resolve():
-                arguments.version = run.name
+            go_on_in_place(path, trainer)
 
     def before_fit(self) -> None:
         """Remember where the run stands: it may write over its checkpoint."""
@@ -131,7 +135,7 @@ class AuxlightCLI(LightningCLI):
             if tests:
                 print(f"Tested:      {tested}")
             print(f"Checkpoints: {checkpoint.dirpath}")
-            if logs:
+            if any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers):
                 print(f"TensorBoard: tensorboard --logdir {logs}")
         if diverged is not None:
             raise diverged
@@ -171,16 +175,17 @@ def main(args: ArgsType = None) -> None:
         )
     except (InputError, MisconfigurationException) as error:
         _fail(" ".join(str(error).split()))
-    except RuntimeError as error:
-        # torch's report on a checkpoint of another shape, many lines long
-        if not str(error).startswith("Error(s) in loading state_dict"):
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        _fail(f"{error.filename} cannot be written or read: {error.strerror}")
+    except (RuntimeError, ValueError) as error:
+        text = str(error)
+        if text.startswith("Error(s) in loading state_dict"):  # torch's, on a checkpoint of another shape
+            _fail(f"`ckpt_path` must fit model and data. Found: {' '.join(text.split())[:300]}")
+        if text.startswith("Does not validate"):  # jsonargparse's, on every type that it tried
+            _fail(parser_cause(text))
+        if not _is_lightnings(error):
             raise
-        _fail(f"`ckpt_path` must fit model and data. Found: {' '.join(str(error).split())[:300]}")
-    except ValueError as error:
-        # jsonargparse wraps what a constructor raises into a report on every type that it tried.
-        if not str(error).startswith("Does not validate"):
-            raise
-        _fail(parser_cause(str(error)))
+        _fail(" ".join(text.split()))
     finally:
         leave_devices()
 
@@ -195,6 +200,12 @@ def check_command(words: Sequence[str]) -> None:
     if not words or not (words[0].startswith("-") or words[0] in commands):
         found = f"'{words[0]}'" if words else "none"
         raise InputError(f"`auxlight` must be followed by a command: {', '.join(commands)}. Found {found}.")
+
+
+def _is_lightnings(error: Exception) -> bool:
+    """Whether Lightning itself refuses something, rather than what it calls."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__", "")).startswith(("lightning.", "lightning_utilities."))
 
 
 def _fail(message: str) -> NoReturn:

@@ -17,9 +17,21 @@ from auxlight.functional import decided_label
 from auxlight.modules.aside import aside
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.networks.buffers import evaluation_mode
+from auxlight.tasks import LabelledTask
 
 SPLITS: tuple[Split, ...] = ("train", "meta", "val", "test")
 View = Literal["trained", "plain"]
+
+
+def labelled_task_of(module: AuxiliaryClassifier) -> LabelledTask:
+    """The first task with labels.
+
+    Raises:
+        InputError: there is none.
+    """
+    if module.labelled_task is None:
+        raise InputError("`model` must have a labeler for there to be labels. Found the single task.")
+    return module.labelled_task
 
 
 def label_images(module: AuxiliaryClassifier, data: ImageDataModule, epoch: int | None = None) -> dict[str, np.ndarray]:
@@ -47,9 +59,7 @@ def label_images(module: AuxiliaryClassifier, data: ImageDataModule, epoch: int 
     Raises:
         InputError: a module without a labeler.
     """
-    task = module.labelled_task
-    if task is None:
-        raise InputError("`model` must have a labeler for there to be labels. Found the single task.")
+    task = labelled_task_of(module)
     data.setup()
     tables: list[dict[str, np.ndarray]] = []
     for split in SPLITS:

@@ -5,8 +5,12 @@ from pathlib import Path
 from auxlight.errors import InputError
 
 
-def writable(path: Path) -> Path:
-    """The path of `output`, tried before hours are spent; its folder is made.
+def writable(path: Path, name: str = "output") -> Path:
+    """The path of an output file, tried before hours are spent; its folder is made.
+
+    Args:
+        path: of the file.
+        name: of the parameter that it was given by.
 
     Raises:
         InputError: it cannot be written.
@@ -16,7 +20,20 @@ def writable(path: Path) -> Path:
         with path.open("a"):
             return path
     except OSError as error:
-        raise InputError(f"`output` must be a file that can be written. Found {path}: {error.strerror}.") from error
+        raise InputError(f"`{name}` must be a file that can be written. Found {path}: {error.strerror}.") from error
+
+
+def writable_folder(path: Path, name: str = "folder") -> Path:
+    """The path of a folder, made.
+
+    Raises:
+        InputError: it cannot be; `name` is the parameter that it was given by.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"`{name}` must be a folder that can be made. Found {path}: {error.strerror}.") from error
+    return path
 
 
 def write_whole(path: Path, text: str) -> None:

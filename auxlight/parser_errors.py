@@ -45,10 +45,11 @@ def _meant(option: str, parser: ArgumentParser) -> str:
 
 
 def _meant_of(option: str, class_path: str) -> str:
-    """What a class takes by nearly this name."""
+    """What a class or a function takes by nearly this name."""
     module, _, name = class_path.rpartition(".")
+    owner = getattr(importlib.import_module(module), name)
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(getattr(importlib.import_module(module), name))
+    (parser.add_class_arguments if isinstance(owner, type) else parser.add_function_arguments)(owner)
     return _meant(option, parser)
 
 
@@ -89,10 +90,11 @@ def parser_cause(report: str, parser: ArgumentParser | None = None) -> str:
             if found := _OPTION.match(line):
                 owner = found[2] or class_path
                 named = owner if owner else named
-                command = parser.prog.replace(" [options]", "") if parser else "auxlight fit"
-                option = f"{command} --{where}.help {owner}" if where else f"{command} --help"
                 line = f"Option '{found[1]}' is not accepted{_meant_of(found[1], owner) if owner else ''}"
-                line += f"{'' if line.endswith('?') else ':'} `{option}` lists those that are"
+                if where.count(".") < 2:  # of a part of a part the parser knows nothing without the configs
+                    command = parser.prog.replace(" [options]", "") if parser else "auxlight fit"
+                    option = f"{command} --{where}.help {owner}" if where else f"{command} --help"
+                    line += f"{'' if line.endswith('?') else ':'} `{option}` lists those that are"
                 if class_path == "auxlight.AuxiliaryClassifier":  # which stands until a config names another
                     line += " (a method's config must come before those that change it)"
             if found := _UNKNOWN.match(line):

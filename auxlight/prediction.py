@@ -10,7 +10,9 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from auxlight.datamodules import ImageDataModule
+from auxlight.errors import InputError
 from auxlight.modules.outputs import Prediction
+from auxlight.outputs import writable
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -28,6 +30,13 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(self, path: str = "predictions.npz") -> None:
         super().__init__(write_interval="epoch")
         self.path = Path(path)
+        if self.path.suffix != ".npz":
+            raise InputError(f"`predictions.path` must be a .npz file. Found {path!r}.")
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Try the file before there is something to write."""
+        if stage == "predict":
+            writable(self._path(trainer), "predictions.path")
 
     def write_on_epoch_end(
         self,
@@ -37,10 +46,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Write once, when all batches are predicted."""
-        path = self.path
-        if trainer.world_size > 1:
-            path = path.with_stem(f"{path.stem}_rank{trainer.global_rank}")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._path(trainer)
         columns = Prediction(*(torch.cat(parts).cpu() for parts in zip(*predictions, strict=True)))
         data = getattr(trainer, "datamodule", None)
         more: dict[str, Any] = {}
@@ -56,3 +62,9 @@ class PredictionWriter(BasePredictionWriter):
             **more,
         )
         pl_module.print(f"Predictions of {len(columns.index)} images: {path}")
+
+    def _path(self, trainer: L.Trainer) -> Path:
+        """Of this device's file."""
+        if trainer.world_size == 1:
+            return self.path
+        return self.path.with_stem(f"{self.path.stem}_rank{trainer.global_rank}")

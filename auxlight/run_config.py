@@ -7,7 +7,9 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_warn
 
 from auxlight.checkpoints import check_file
 from auxlight.errors import InputError
@@ -20,12 +22,35 @@ ORDER = (
 )
 
 
+HEADER = "# lightning.pytorch=="  # of Lightning's own
+
+
 class FitConfig(SaveConfigCallback):
-    """Lightning's `config.yaml`, of fits alone: a test in a run's folder leaves the run's own in place."""
+    """Lightning's `config.yaml`, of fits alone: a test in a run's folder leaves the run's own in place.
+
+    It is the config of a new run: of a resumed one without the checkpoint, and with the loggers as they were given. A
+    file that Lightning has not written is the user's, and stays (without a logger the folder is the present one).
+
+    Args:
+        *args: see `SaveConfigCallback`.
+        given: what is to be written.
+        **options: see `SaveConfigCallback`.
+    """
+
+    def __init__(self, *args: Any, given: Namespace, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.config = given.clone()
+        self.config.ckpt_path = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write it."""
-        if stage == "fit":
+        if stage != "fit":
+            return
+        path = Path(trainer.log_dir or ".") / self.config_filename
+        foreign = trainer.is_global_zero and path.is_file() and not path.read_text().startswith(HEADER)
+        if trainer.strategy.broadcast(foreign):
+            rank_zero_warn(f"{path} is not of a run, and stays as it is: the run's config is not written.")
+        else:
             super().setup(trainer, pl_module, stage)
 
 
@@ -48,7 +73,7 @@ def with_run_config(words: list[str]) -> list[str]:
     path = given.get("--ckpt_path", "")
     if words[:1] == ["label"] and not path and not configs:
         raise InputError("`ckpt_path` must be the checkpoint of a run. Found none.")
-    if not path or "--model" in given or any("model" in _read(Path(config)) for config in configs):
+    if not path or "--model" in given or any("model" in read_config(Path(config)) for config in configs):
         return words
     check_file(path)
     if not Path(path).is_file():  # one of Lightning's keywords
@@ -84,7 +109,7 @@ def differences(ckpt_path: str, data: L.LightningDataModule) -> list[str]:
         ckpt_path: of the run.
         data: of this process.
     """
-    config = _read(run_config(ckpt_path))
+    config = read_config(run_config(ckpt_path))
     trainer, then = config.get("trainer") or {}, (config.get("data") or {}).get("init_args") or {}
     compared = {
         f"data.{name}": (then[name], data.hparams[name]) for name in ORDER if name in then.keys() & data.hparams
@@ -100,7 +125,7 @@ def differences(ckpt_path: str, data: L.LightningDataModule) -> list[str]:
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """A config as plain values; nothing of one that cannot be read, which the parser will say."""
     try:
         content = yaml.safe_load(path.read_text())

@@ -9,7 +9,7 @@ import numpy as np
 from auxlight.checkpoints import check_file, last_epoch, load_network
 from auxlight.datamodules.base import ImageDataModule
 from auxlight.errors import DivergedError, InputError
-from auxlight.labelling import SPLITS, View, label_images
+from auxlight.labelling import SPLITS, View, label_images, labelled_task_of
 from auxlight.modules.classifier import AuxiliaryClassifier
 from auxlight.outputs import writable
 from auxlight.run_config import differences
@@ -80,6 +80,7 @@ class AuxlightTrainer(L.Trainer):
         path = Path(output)
         if path.suffix != ".npz":
             raise InputError(f"`output` must be a .npz file. Found output={output!r}.")
+        labelled_task_of(model)
         writable(path)
         load_network(model, ckpt_path)
         for difference in differences(ckpt_path, datamodule) if view == "trained" else ():

@@ -42,9 +42,10 @@ def write_report(comparison: Comparison) -> Path:
         lines += [f"**Not tuned yet, nor run**: {', '.join(untuned)}.", ""]
     if len(rows):
         origin = {name: sorted(set(rows[name])) for name in ("commit", "versions", "device")}
+        tuning = ", and the tuning's" if comparison.tuning else ""
         made = "; ".join(f"{name} {' or '.join(values)}" for name, values in origin.items())
         lines += [
-            f"{len(rows)} runs, and the tuning's; {made}. ± is half of a 95 % confidence interval over seeds.",
+            f"{len(rows)} runs{tuning}; {made}. ± is half of a 95 % confidence interval over seeds.",
             "",
         ]
         mixed = [name for name, values in origin.items() if len(values) > 1]

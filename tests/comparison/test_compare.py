@@ -265,6 +265,23 @@ def test_each_mistake_gets_one_line(options, part):
     assert part in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--seedz=[0]"], "is it seeds?"),
+        (["--tuning.budgt=2"], "is it budget? `auxlight compare --tuning.help auxlight.comparison.Tuning`"),
+        (["--folder=file/study"], "`folder` must be a folder"),
+    ],
+)
+def test_a_mistake_on_the_command_line_gets_one_line(words, part, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(CONFIGS.parent)
+    (tmp_path / "file").touch()
+    words = [word.replace("file/", f"{tmp_path}/file/") for word in words]
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", "--config", "configs/compare/small/lambda.yaml", *words])
+    assert part in capsys.readouterr().err.strip().splitlines()[-1]
+
+
 def test_there_must_be_a_job():
     with pytest.raises(InputError, match="`jobs`"):
         Processes(0)
