@@ -8,9 +8,12 @@ from typing import Any
 import lightning as L
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from auxlight.errors import InputError
+
+KEYWORDS = ("best", "last", "hpc", "registry")  # of Lightning's, in the place of a checkpoint's path
 
 
 def check_file(path: str) -> None:
@@ -19,7 +22,7 @@ def check_file(path: str) -> None:
     Raises:
         InputError: no file, or one that is no checkpoint of plain values.
     """
-    if path in ("best", "last", "hpc", "registry") or "://" in path:
+    if path in KEYWORDS or "://" in path:
         return
     if not Path(path).is_file():
         raise InputError(f"`ckpt_path` must be a checkpoint. Found no file {path}.")
@@ -88,23 +91,31 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self) -> None:
         super().__init__(filename="best", enable_version_counter=False, monitor="val/accuracy", mode="max")
-        self._beside: Path | None = None
+        self._found = ""
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember where the run's checkpoints lie."""
-        self._beside = None if trainer.ckpt_path is None else Path(trainer.ckpt_path).parent
+        """Find the best epoch so far: beside the checkpoint, wherever that has been moved to, or where it was."""
+        recorded = (checkpoint["callbacks"].get(self.state_key) or {}).get("best_model_path", "")
+        found = self._find(recorded, str(trainer.ckpt_path)) if trainer.is_global_zero and recorded else ""
+        self._found = trainer.strategy.broadcast(found)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the best epoch so far, wherever the run has been moved to, or goes on; without, if it is gone."""
-        recorded = Path(state_dict["best_model_path"])
-        places = [recorded] if self._beside is None else [self._beside / recorded.name, recorded]
-        best = next((str(path) for path in places if path.is_file()), "")
-        if best and self.dirpath and Path(best).resolve().parent == Path(self.dirpath).resolve():
-            best = os.path.join(self.dirpath, recorded.name)  # as it will be called when it is written over
-        score = state_dict["best_model_score"] if best else None
-        kept = {"best_model_path": best, "best_model_score": score, "best_k_models": {best: score} if best else {}}
-        kth = {"kth_best_model_path": best, "kth_value": score} if best else {"kth_best_model_path": ""}
-        super().load_state_dict({**state_dict, "kth_value": self.kth_value, **kept, **kth, "dirpath": self.dirpath})
+        """Go on with the best epoch so far, also in another folder; without, if it is gone."""
+        state = {**state_dict, "dirpath": self.dirpath, "best_model_path": self._found}
+        if self._found:
+            score = state["best_model_score"]
+            state |= {"best_k_models": {self._found: score}, "kth_best_model_path": self._found, "kth_value": score}
+        else:
+            state |= {"best_model_score": None, "best_k_models": {}, "kth_best_model_path": ""}
+            state["kth_value"] = self.kth_value
+        super().load_state_dict(state)
+
+    def _find(self, recorded: str, ckpt_path: str) -> str:
+        folder, name = ckpt_path.rpartition("/")[0] or ".", recorded.rpartition("/")[2]
+        own = os.path.join(self.dirpath or ".", name)  # as it will be called when it is written over
+        places = (f"{folder}/{name}", recorded)
+        found = next((path for path in places if get_filesystem(path).isfile(path)), "")
+        return own if found and os.path.realpath(found) == os.path.realpath(own) else found
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self, cast
 
+from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from auxlight.checkpoints import BestCheckpoint, LastCheckpoint, check_file, check_model, steps_of
+from auxlight.checkpoints import KEYWORDS, BestCheckpoint, LastCheckpoint, check_file, check_model, steps_of
 from auxlight.datamodules import ImageDataModule
 from auxlight.distributed import leave_devices
 from auxlight.errors import InputError
@@ -25,7 +26,7 @@ from auxlight.modules import AuxiliaryClassifier
 from auxlight.parser_errors import one_line, parser_cause
 from auxlight.prediction import PredictionWriter
 from auxlight.progress import PhaseProgressBar
-from auxlight.resuming import go_on_in_place
+from auxlight.resuming import go_on_in_place, keep_metrics
 from auxlight.run_config import FitConfig, with_run_config, without_logger
 from auxlight.trainer import AuxlightTrainer
 
@@ -40,6 +41,7 @@ OWN_HELP = (
 class AuxlightCLI(LightningCLI):
     """LightningCLI with auxlight's links and defaults; after a fit it tests the checkpoint that validated best."""
 
+    _metrics: Path | None = None  # where a resumed run's CSV logger writes
     _best: BestCheckpoint | None = None  # of a fit: what it tests in the end, whatever else the user keeps
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -108,14 +110,17 @@ class AuxlightCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(PhaseProgressBar())
         if any(name.endswith("Inspection") for name in chosen):  # the user's own, instead of the default one
             config.inspection.every_n_epochs = 0
-        self.save_config_kwargs["given"] = config.clone()
-        if self.subcommand == "fit" and path:
-            go_on_in_place(path, trainer)
+        if isinstance(self.save_config_callback, type) and issubclass(self.save_config_callback, FitConfig):
+            self.save_config_kwargs["given"] = config.clone()
+        if self.subcommand == "fit" and path and path not in KEYWORDS:
+            self._metrics = go_on_in_place(path, trainer)
 
     def before_fit(self) -> None:
         """Remember where the run stands: it may write over its checkpoint."""
         path = self.config[self.subcommand].ckpt_path
         self._steps_before = steps_of(path) if path and Path(path).is_file() else None
+        if self._metrics is not None and self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", 0):
+            keep_metrics(self._metrics)
 
     def after_fit(self) -> None:
         """Read the test set once, and say where everything lies."""
@@ -176,7 +181,11 @@ def main(args: ArgsType = None) -> None:
     except (InputError, MisconfigurationException) as error:
         _fail(" ".join(str(error).split()))
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        if error.filename is None:
+            raise
         _fail(f"{error.filename} cannot be written or read: {error.strerror}")
+    except ArgumentError as error:
+        _fail(parser_cause(str(error)))
     except (RuntimeError, ValueError) as error:
         text = str(error)
         if text.startswith("Error(s) in loading state_dict"):  # torch's, on a checkpoint of another shape
@@ -204,6 +213,8 @@ def check_command(words: Sequence[str]) -> None:
 
 def _is_lightnings(error: Exception) -> bool:
     """Whether Lightning itself refuses something, rather than what it calls."""
+    if type(error) not in (RuntimeError, ValueError):  # classes of torch's: memory, asserts on the device
+        return False
     frames = list(traceback.walk_tb(error.__traceback__))
     return str(frames[-1][0].f_globals.get("__name__", "")).startswith(("lightning.", "lightning_utilities."))
 

@@ -138,7 +138,7 @@ class LookAheadGradient(Hypergradient):
                 leaves = as_leaves(positions[-1].parameters)
                 with kept.recorded() if number == 0 else nullcontext():
                     loss = problem.training_loss(number, leaves)
-                slope = problem.average(gradient(loss, leaves))
+                slope = problem.average(slope_of(loss, leaves))
                 positions.append(advance(rules, positions[-1], slope))
             del slope, leaves, loss
         return self.of_steps(problem, rules, positions, kept)
@@ -194,7 +194,7 @@ class DoubleBackward(Hypergradient):
         wanted = [AuxiliaryTarget(*(part.detach().requires_grad_() for part in target)) for target in problem.targets]
         for number, target in enumerate(wanted):
             loss = problem.training_loss(number, position.parameters, target)
-            position = advance(rules, position, gradient(loss, position.parameters, create_graph=True))
+            position = advance(rules, position, slope_of(loss, position.parameters, create_graph=True))
         losses = [problem.meta_loss(number, position.parameters) for number in range(len(problem.meta))]
         meta_loss = torch.stack(losses).mean()
         with second_order():
@@ -235,7 +235,7 @@ class NeumannGradient(Hypergradient):
         meta_loss, vector = problem.meta_gradient(theta)
         leaves = as_leaves(theta)
         losses = [problem.training_loss(number, leaves) for number in numbers]
-        slope = gradient(torch.stack(losses).mean(), leaves, create_graph=True)
+        slope = slope_of(torch.stack(losses).mean(), leaves, create_graph=True)
         solved = inverse_hessian_product(slope, leaves, vector, self.terms, self.eta, self.damping, problem.average)
         del slope, losses
         direction = {name: -v / len(numbers) for name, v in solved.items()}
@@ -249,12 +249,18 @@ def mixed_products(
     """Derivatives of ⟨∇(L_pri + L_aux), direction⟩ with respect to a batch's target and to the parameters."""
     leaves = as_leaves(parameters)
     wanted = AuxiliaryTarget(*(part.detach().requires_grad_() for part in problem.targets[number]))
-    slope = gradient(problem.training_loss(number, leaves, wanted), leaves, create_graph=True)
+    slope = slope_of(problem.training_loss(number, leaves, wanted), leaves, create_graph=True)
     inner = inner_product(slope, direction)
     everything = [*leaves.values(), *wanted]
     with second_order():
         *products, probabilities, weight = torch.autograd.grad(inner, everything, materialize_grads=True)
     return TargetGradient(probabilities, weight), dict(zip(leaves, products, strict=True))
+
+
+def slope_of(loss: Tensor, parameters: Parameters, create_graph: bool = False) -> dict[str, Tensor]:
+    """∇loss of `losses_at` other parameters than the network's own."""
+    with recomputation_refused():
+        return gradient(loss, parameters, create_graph)
 
 
 def as_leaves(parameters: Parameters) -> dict[str, Tensor]:

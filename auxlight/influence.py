@@ -58,10 +58,9 @@ def gradient(
     loss: Tensor, parameters: Parameters, create_graph: bool = False, retain_graph: bool | None = None
 ) -> dict[str, Tensor]:
     """∇loss by name; zeros where the loss does not depend on a parameter."""
-    with recomputation_refused():
-        slopes = torch.autograd.grad(
-            loss, list(parameters.values()), None, retain_graph, create_graph, materialize_grads=True
-        )
+    slopes = torch.autograd.grad(
+        loss, list(parameters.values()), None, retain_graph, create_graph, materialize_grads=True
+    )
     return dict(zip(parameters, slopes, strict=True))
 
 

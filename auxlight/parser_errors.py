@@ -45,12 +45,16 @@ def _meant(option: str, parser: ArgumentParser) -> str:
 
 
 def _meant_of(option: str, class_path: str) -> str:
-    """What a class or a function takes by nearly this name."""
+    """What a class or a function takes by nearly this name; nothing where that cannot be told."""
     module, _, name = class_path.rpartition(".")
-    owner = getattr(importlib.import_module(module), name)
     parser = ArgumentParser(exit_on_error=False)
-    (parser.add_class_arguments if isinstance(owner, type) else parser.add_function_arguments)(owner)
-    return _meant(option, parser)
+    try:
+        owner = getattr(importlib.import_module(module), name)
+        add = parser.add_class_arguments if isinstance(owner, type) else parser.add_function_arguments
+        add(owner, fail_untyped=False)
+        return _meant(option, parser)
+    except Exception:  # whatever a user's class makes of it: the report itself must come through
+        return ""
 
 
 @contextmanager

@@ -30,12 +30,12 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(self, path: str = "predictions.npz") -> None:
         super().__init__(write_interval="epoch")
         self.path = Path(path)
-        if self.path.suffix != ".npz":
-            raise InputError(f"`predictions.path` must be a .npz file. Found {path!r}.")
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Try the file before there is something to write."""
         if stage == "predict":
+            if self.path.suffix != ".npz":
+                raise InputError(f"`predictions.path` must be a .npz file. Found {self.path}.")
             writable(self._path(trainer), "predictions.path")
 
     def write_on_epoch_end(

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch.utilities import rank_zero_only
 
 from auxlight.run_config import read_config, run_config
 
 
-def go_on_in_place(ckpt_path: str, trainer: Namespace) -> None:
+def go_on_in_place(ckpt_path: str, trainer: Namespace) -> Path | None:
     """Lead TensorBoard's and CSV loggers into the folder of a checkpoint's run, where they are the run's.
 
     They are where its config has the same ones, wherever the folder lies by now, or where they lead there as they are.
@@ -18,7 +17,11 @@ def go_on_in_place(ckpt_path: str, trainer: Namespace) -> None:
     Args:
         ckpt_path: from which the run goes on.
         trainer: its arguments, which are changed.
+
+    Returns:
+        The folder, if a CSV logger will write there.
     """
+    metrics = None
     run = run_config(ckpt_path).parent
     given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
     loggers = [logger for logger in given if _has_versions(logger)]
@@ -31,7 +34,8 @@ def go_on_in_place(ckpt_path: str, trainer: Namespace) -> None:
                 logger.init_args.save_dir, logger.init_args.name = str(run.parent.parent), run.parent.name
             logger.init_args.version = run.name
             if logger.class_path.endswith("CSVLogger"):
-                _keep_metrics(run)
+                metrics = run
+    return metrics
 
 
 def _has_versions(logger: Any) -> bool:
@@ -53,9 +57,12 @@ def _plain(logger: Any) -> Any:
     return logger.as_dict() if isinstance(logger, Namespace) else logger
 
 
-@rank_zero_only
-def _keep_metrics(run: Path) -> None:
-    """Lightning's CSV logger begins its file anew."""
+def keep_metrics(run: Path) -> None:
+    """Lightning's CSV logger begins its file anew; the one that is there gets another name.
+
+    Args:
+        run: the folder.
+    """
     metrics = run / "metrics.csv"
     if metrics.is_file():
         free = (run / f"metrics_before_{number}.csv" for number in count(1))

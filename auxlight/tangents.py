@@ -24,16 +24,18 @@ class Tangents(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Redirect the one function; stop gradients."""
-        output = (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
-        return output if torch.is_grad_enabled() else _constant(output)
+        args, kwargs = (args, kwargs or {}) if torch.is_grad_enabled() else _constant((args, kwargs or {}))
+        return (_batch_norm if func is F.batch_norm else func)(*args, **kwargs)
 
 
-def _constant(output: Any) -> Any:
-    if isinstance(output, Tensor):
-        return _unpack(output)[0]
-    if isinstance(output, tuple | list) and any(isinstance(part, Tensor) for part in output):
-        return type(output)([_constant(part) for part in output])
-    return output
+def _constant(part: Any) -> Any:
+    """Arguments without their tangents; what is written into them is, too."""
+    if isinstance(part, Tensor):
+        primal, tangent = _unpack(part)
+        return part if tangent is None else primal
+    if type(part) in (tuple, list):
+        return type(part)(map(_constant, part))
+    return {key: _constant(value) for key, value in part.items()} if type(part) is dict else part
 
 
 def _batch_norm(

@@ -13,7 +13,7 @@ from auxlight.batch import AuxiliaryTarget, Batch
 from auxlight.convolutions import ConvolutionOutputs
 from auxlight.functional import class_losses, focal_loss
 from auxlight.hypergradient import DoubleBackward, LookAheadGradient, MetaProblem, NeumannGradient
-from auxlight.influence import FiniteDifference, ForwardMode, losses_at, trainable
+from auxlight.influence import FiniteDifference, ForwardMode, gradient, losses_at, trainable
 from auxlight.lookahead import LookAhead
 from auxlight.networks import VGG
 
@@ -369,11 +369,14 @@ def test_an_operation_without_forward_mode_gets_a_sentence():
 
 
 @pytest.mark.parametrize("stopped", [torch.no_grad, torch.enable_grad])
-def test_what_a_network_computes_without_gradients_is_a_constant(stopped):
+@pytest.mark.parametrize("written", [False, True])
+def test_what_a_network_computes_without_gradients_is_a_constant(stopped, written):
     class Gated(Network):
         def forward(self, batch):
             with stopped():
                 gate = torch.sigmoid(self.trunk(batch.image).mean(1).max(0).values)
+                if written:
+                    gate = torch.empty_like(gate).copy_(gate) + torch.cat([gate[None]] * 2).mean()
             primary, auxiliary = super().forward(batch)
             return gate * primary, gate * auxiliary
 
@@ -392,6 +395,8 @@ def test_gradient_checkpointing_is_refused(hypergradient):
             return focal_loss(self.primary(features), batch.primary, 2.0), class_losses(self.auxiliary(features), 2.0)
 
     network, (_, batch, meta, target) = Thrifty().double(), problem()
+    plain = gradient(network(batch)[0].mean(), {"w": network.trunk[0].weight})  # at its own parameters
+    assert plain["w"].norm() > 0
     with pytest.raises(InputError, match=r"Found Sequential run again .* switch gradient checkpointing off"):
         of_one(hypergradient, network, batch, target, meta, LookAhead(SGD(network.parameters(), lr=0.1)))
 

@@ -1,10 +1,12 @@
 import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 import yaml
 
+from auxlight.checkpoints import BestCheckpoint
 from auxlight.cli import main
 from auxlight.parser_errors import parser_cause
 from tests.test_cli import QUIET, arguments, score
@@ -135,3 +137,28 @@ def test_predictions_that_cannot_be_written_are_refused_before_they_are_made(pat
 def test_a_misspelt_argument_of_a_function_is_told_apart():
     report = "Problem with given class_path 'torchvision.models.resnet18':\n- Option 'num_clases' is not accepted"
     assert "is it num_classes?" in parser_cause(report)
+
+
+class Untyped:
+    def __init__(self, channels):
+        self.channels = channels
+
+
+@pytest.mark.parametrize(("owner", "hint"), [("Untyped", ": is it channels?"), ("Untyped.make", ""), ("Nope", "")])
+def test_a_class_that_tells_little_spoils_no_report(owner, hint):
+    report = f"Problem with given class_path '{__name__}.{owner}':\n- Option 'chanels' is not accepted"
+    assert f"Option 'chanels' is not accepted{hint}" in parser_cause(report)
+
+
+def test_the_best_checkpoint_is_found_in_remote_folders():
+    """Beside the checkpoint that the run goes on from, or else where it was."""
+    storage = fsspec.filesystem("memory")
+    storage.pipe("/run/checkpoints/best.ckpt", b"x")
+    best = BestCheckpoint()
+    best.dirpath = "memory://run/checkpoints"
+    for recorded, ckpt_path in (
+        ("memory://old/best.ckpt", "memory://run/checkpoints/last.ckpt"),
+        ("memory://run/checkpoints/best.ckpt", "last.ckpt"),
+    ):
+        assert best._find(recorded, ckpt_path) == "memory://run/checkpoints/best.ckpt"
+    assert best._find("memory://old/best.ckpt", "memory://old/last.ckpt") == ""

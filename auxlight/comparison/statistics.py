@@ -98,6 +98,33 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
+def seeds_needed(effect: float, tests: int = 1, power: float = 0.8, level: float = 0.05) -> int:
+    """Seeds with which the paired t-test, corrected for many tests, tells two methods apart as often as `power` says.
+
+    Of the hardest case of Holm's correction, in which no other difference is told apart.
+
+    Args:
+        effect: mean difference in units of the standard deviation of differences between seeds.
+        tests: comparisons with one control.
+        power: probability that the difference is told apart, in (0, 1).
+        level: of the family of tests, in (0, 1).
+
+    Raises:
+        InputError: numbers out of range, or an effect that a thousand seeds do not show.
+    """
+    if not np.isfinite(effect) or tests < 1 or not 0 < power < 1 or not 0 < level < 1:
+        raise InputError(
+            "`effect` must be a finite number, `tests` at least 1, `power` and `level` between 0 and 1. "
+            f"Found effect={effect}, tests={tests}, power={power}, level={level}."
+        )
+    for seeds in range(2, 1001):
+        limit = stats.t.ppf(1 - level / tests / 2, seeds - 1)
+        shift = abs(effect) * np.sqrt(seeds)
+        if stats.nct.sf(limit, seeds - 1, shift) >= power:  # in the other direction it happens next to never
+            return seeds
+    raise InputError(f"`effect` must be one that a thousand seeds show. Found effect={effect}.")
+
+
 def best_of(scores: Scores, methods: Sequence[str]) -> str:
     """The method of the highest mean over the seeds that all of them have, for a choice on validation scores.
 

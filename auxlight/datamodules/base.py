@@ -123,7 +123,6 @@ class ImageDataModule(L.LightningDataModule):
         self.val_split = val_split
         self.meta_split = meta_split
         self.predict_root = None if predict_root is None else Path(predict_root)
-        self.predict_files = [] if self.predict_root is None else find_images(self.predict_root)
         self.download = download
         self.seed = seed
         self.pipeline = ImagePipeline(mean, std, crop_padding, flip)
@@ -176,7 +175,7 @@ class ImageDataModule(L.LightningDataModule):
             self._splits["predict"] = self._splits["test"]
             if self.predict_root is not None:
                 height, width = self.image_shape[1:]
-                pixels = read_images(self.predict_files, (height, width))
+                pixels = read_images(find_images(self.predict_root), (height, width))
                 further = ImageSet(to_image_tensor(pixels, "predict_root"), torch.full((len(pixels),), -1))
                 self._splits["predict"] = BatchDataset(further, torch.arange(len(further)))
         return self._splits[split]
@@ -209,7 +208,7 @@ class ImageDataModule(L.LightningDataModule):
         """Of each image of `predict_dataloader`, where they come from files: below `predict_root`, or `file_names`."""
         if self.predict_root is None:
             return self.file_names(train=False)
-        return [file.relative_to(self.predict_root).as_posix() for file in self.predict_files]
+        return [file.relative_to(self.predict_root).as_posix() for file in find_images(self.predict_root)]
 
     def split_size(self, split: Split) -> int:
         """Number of images of a split; of the training split those whose labels are hidden count, too."""

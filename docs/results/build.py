@@ -4,6 +4,7 @@
 
 - `{{report STUDY}}`: a comparison's report.
 - `{{gap STUDY METHOD CONTROL}}`: a difference with its interval; CONTROL `best` is the one that validated best.
+- `{{seeds STUDY METHOD CONTROL}}`: how many seeds would tell such a difference, and such a scatter of it, apart.
 - `{{horizon LABELS-LABELS …}}`, `{{duels LABELS-LABELS …}}`, `{{heads LABELS …}}`: rows of `label_horizon.txt` and, the
   last two, `label_duel.txt`.
 """
@@ -15,12 +16,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from auxlight.comparison.archive import unpack
 from auxlight.comparison.cli import read
 from auxlight.comparison.report import COLUMNS, best_control, gap_text, write_report
 from auxlight.comparison.results import scores, table
 from auxlight.comparison.spec import Comparison
-from auxlight.comparison.statistics import differences
+from auxlight.comparison.statistics import differences, seeds_needed
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -53,6 +56,13 @@ class Study:
         found = scores(self.rows, COLUMNS[self.comparison.protocol])
         control = best_control(self.comparison, self.rows) if control == "best" else control
         return gap_text(next(one for one in differences(found, control) if one.method == method))
+
+    def seeds(self, method: str, control: str) -> str:
+        """Among as many comparisons as there are other methods."""
+        found = scores(self.rows, COLUMNS[self.comparison.protocol])
+        shared = found[method].keys() & found[control].keys()
+        gaps = np.array([found[method][seed] - found[control][seed] for seed in shared])
+        return str(seeds_needed(gaps.mean() / gaps.std(ddof=1), len(self.comparison.methods) - 1))
 
 
 def figures(name: str) -> dict[str, float]:

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from auxlight import InputError
-from auxlight.comparison import best_of, differences, holm, mean_interval
+from auxlight.comparison import best_of, differences, holm, mean_interval, seeds_needed
 
 
 def test_intervals_are_those_of_scipy():
@@ -71,6 +71,18 @@ def test_a_true_gain_is_found():
     assert found >= 99
 
 
+def test_the_seeds_needed_are_those_that_find_a_gain_in_simulation():
+    rng = np.random.default_rng(0)
+    for effect, tests in ((1.9, 14), (-1.9, 1), (0.8, 3)):
+        seeds = seeds_needed(effect, tests)
+        found = []
+        for number in (seeds - 1, seeds):
+            p = stats.ttest_1samp(rng.normal(effect, 1, (20000, number)), 0, axis=1).pvalue
+            found.append(np.mean(p * tests < 0.05))
+        assert found[0] - 0.01 < 0.8 < found[1] + 0.01
+    assert seeds_needed(1e9) == 2
+
+
 def test_gaps_that_are_all_nothing_are_no_difference():
     (found,) = differences({"control": {0: 0.7, 1: 0.9}, "other": {0: 0.7, 1: 0.9}}, "control")
     assert found.p == found.adjusted == 1.0
@@ -113,3 +125,8 @@ def test_wrong_arguments_are_refused():
         differences({"a": {0: 1.0}, "b": {1: 1.0}}, "a")
     with pytest.raises(InputError, match="control to choose"):
         best_of({}, [])
+    for options in ({"effect": float("nan")}, {"effect": 1.0, "tests": 0}, {"effect": 1.0, "power": 1.0}):
+        with pytest.raises(InputError, match="`effect`"):
+            seeds_needed(**options)
+    with pytest.raises(InputError, match="a thousand seeds"):
+        seeds_needed(0.0)

@@ -189,7 +189,7 @@ def test_further_images_may_be_of_any_data_set(root, write):
     assert batch.image.shape == (6, 3, 32, 32) and batch.primary.tolist() == [-1] * 6
     assert len(module.predicted_file_names()) == module.split_size("predict") == 51 + 15
     with pytest.raises(InputError, match="`predict_root` must be a folder with images"):
-        CIFAR10DataModule(write("cifar10"), predict_root=root / "none")
+        CIFAR10DataModule(write("cifar10"), batch_size=6, predict_root=root / "none").predict_dataloader()
 
 
 @pytest.mark.parametrize(
