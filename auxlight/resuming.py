@@ -28,13 +28,17 @@ def go_on_in_place(ckpt_path: str, trainer: Namespace) -> Path | None:
     same = _plain(trainer.logger) == (read_config(run_config(ckpt_path)).get("trainer") or {}).get("logger")
     first = _root(loggers[0]) if same and given[:1] == loggers[:1] != [] else None  # whose folder is the run's
     for logger in loggers:
-        here = _root(logger).resolve() == run.parent
-        if _root(logger) == first or (here and (same or logger.init_args.version is None)):
-            if not here:
-                logger.init_args.save_dir, logger.init_args.name = str(run.parent.parent), run.parent.name
-            logger.init_args.version = run.name
-            if logger.class_path.endswith("CSVLogger"):
-                metrics = run
+        arguments, root = logger.init_args, _root(logger)
+        leads = arguments.version is not None and Path(root, str(arguments.version)).resolve() == run
+        beside = root.resolve() == run.parent and (same or arguments.version is None)
+        if not (leads or beside or root == first):
+            continue
+        if not (leads or beside):
+            arguments.save_dir, arguments.name = str(run.parent.parent), run.parent.name
+        if not leads:
+            arguments.version = run.name
+        if logger.class_path.endswith("CSVLogger"):
+            metrics = run
     return metrics
 
 
