@@ -229,7 +229,7 @@ def test_a_checkpoint_tests_validates_predicts_and_resumes(capsys):
 
 
 def test_weights_can_be_averaged_beside_an_agent():
-    words = [*arguments("wa_rl", "data/digits", "small"), "--data.num_train=200", "--trainer.max_epochs=3"]
+    words = [*arguments("wa_rl", "data/digits", "small"), "--data.num_train=200", "--trainer.max_epochs=2"]
     swa = "lightning.pytorch.callbacks.StochasticWeightAveraging"  # copies the module, before the test, too
     main([*words, f"--trainer.callbacks+={swa}", "--trainer.callbacks.swa_lrs=0.05"])
     assert Path("logs/wa_rl/version_0/checkpoints/best.ckpt").is_file()
