@@ -23,17 +23,16 @@ def writable(path: Path, name: str = "output") -> Path:
         raise InputError(f"`{name}` must be a file that can be written. Found {path}: {error.strerror}.") from error
 
 
-def writable_folder(path: Path, name: str = "folder") -> Path:
-    """The path of a folder, made.
+def make_folder(path: Path) -> None:
+    """Make the folder of `folder`, if there is none.
 
     Raises:
-        InputError: it cannot be; `name` is the parameter that it was given by.
+        InputError: it cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"`{name}` must be a folder that can be made. Found {path}: {error.strerror}.") from error
-    return path
+        raise InputError(f"`folder` must be a folder that can be made. Found {path}: {error.strerror}.") from error
 
 
 def write_whole(path: Path, text: str) -> None:

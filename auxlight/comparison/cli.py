@@ -14,7 +14,7 @@ from auxlight.comparison.report import write_report
 from auxlight.comparison.runner import Processes, Workers, run_all
 from auxlight.comparison.spec import Comparison, Run
 from auxlight.errors import InputError
-from auxlight.outputs import writable_folder
+from auxlight.outputs import make_folder
 from auxlight.parser_errors import one_line
 
 
@@ -52,7 +52,7 @@ def main(words: Sequence[str]) -> None:
         InputError: runs failed; all others are finished, and in the report.
     """
     comparison, options = read(words)
-    writable_folder(comparison.folder)
+    make_folder(comparison.folder)
     jobs, address = options["jobs"], options["ray"]
     workers: Workers = (
         RayCluster(address, options["cpus_per_run"], options["gpus_per_run"], jobs)

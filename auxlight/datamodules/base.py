@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
@@ -168,6 +169,10 @@ class ImageDataModule(L.LightningDataModule):
             "test": BatchDataset(test, torch.arange(len(test))),
         }
 
+    @cached_property
+    def _further_files(self) -> list[Path]:
+        return find_images(cast(Path, self.predict_root))
+
     def _dataset(self, split: Split) -> BatchDataset:
         """Of a split, read where it has not been."""
         self.setup()
@@ -175,7 +180,7 @@ class ImageDataModule(L.LightningDataModule):
             self._splits["predict"] = self._splits["test"]
             if self.predict_root is not None:
                 height, width = self.image_shape[1:]
-                pixels = read_images(find_images(self.predict_root), (height, width))
+                pixels = read_images(self._further_files, (height, width))
                 further = ImageSet(to_image_tensor(pixels, "predict_root"), torch.full((len(pixels),), -1))
                 self._splits["predict"] = BatchDataset(further, torch.arange(len(further)))
         return self._splits[split]
@@ -208,7 +213,7 @@ class ImageDataModule(L.LightningDataModule):
         """Of each image of `predict_dataloader`, where they come from files: below `predict_root`, or `file_names`."""
         if self.predict_root is None:
             return self.file_names(train=False)
-        return [file.relative_to(self.predict_root).as_posix() for file in find_images(self.predict_root)]
+        return [file.relative_to(self.predict_root).as_posix() for file in self._further_files]
 
     def split_size(self, split: Split) -> int:
         """Number of images of a split; of the training split those whose labels are hidden count, too."""
