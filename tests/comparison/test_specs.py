@@ -51,5 +51,8 @@ def test_every_kind_of_run_is_one_that_the_command_line_takes(monkeypatch, capsy
         assert stop.value.code == 0
         config = yaml.safe_load(capsys.readouterr().out)
         data, model = config["data"]["init_args"], config["model"]["init_args"]
-        assert data["num_train"] == 5000 and config["trainer"]["max_epochs"] == 30 and model["depth"] == 11
-        assert model["scheduler_interval"] == "epoch" and model["scheduler"]["init_args"]["total_steps"] == 30
+        images, epochs, part = (2500, 24, 4) if run.method in ("reset_batch", "online") else (5000, 30, 1)
+        assert data["num_train"] == images and config["trainer"]["max_epochs"] == epochs and model["depth"] == 11
+        schedule = model["scheduler"]["init_args"]
+        assert part * schedule.get("step_size", schedule.get("total_steps")) == epochs
+        assert model["scheduler_interval"] == "epoch"
