@@ -23,8 +23,12 @@ def writable(path: Path, name: str = "output") -> Path:
         raise InputError(f"`{name}` must be a file that can be written. Found {path}: {error.strerror}.") from error
 
 
-def make_folder(path: Path) -> None:
-    """Make the folder of `folder`, if there is none.
+def make_folder(path: Path, name: str = "folder") -> None:
+    """Make a folder, if there is none.
+
+    Args:
+        path: of the folder.
+        name: of the parameter that it was given by.
 
     Raises:
         InputError: it cannot be made.
@@ -32,7 +36,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"`folder` must be a folder that can be made. Found {path}: {error.strerror}.") from error
+        raise InputError(f"`{name}` must be a folder that can be made. Found {path}: {error.strerror}.") from error
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,8 +1,12 @@
 """Finished runs as two CSV files, to be kept under version control."""
 
 import csv
+import fcntl
 import io
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +14,7 @@ import pandas as pd
 from auxlight.comparison.results import METRICS, table
 from auxlight.comparison.spec import Comparison, Run
 from auxlight.errors import InputError
-from auxlight.outputs import write_whole
+from auxlight.outputs import make_folder, write_whole
 
 RUNS, EPOCHS = "runs.csv", "epochs.csv"
 
@@ -28,16 +32,28 @@ def pack(comparison: Comparison, archive: Path | None) -> None:
         InputError: a folder that is none, or files that are no archive.
     """
     folder = archive or comparison.folder
-    others, points = read_archive(archive) if archive else ([], [])
-    runs = [run for run in comparison.known_runs() if run.result.is_file()]
-    own = {run.key for run in runs}
-    epochs = [{"folder": run.key, **row} for run in runs for row in json.loads(run.result.read_text())["epochs"]]
-    _merge(folder / RUNS, table(comparison, runs), [row for row in others if row["folder"] not in own])
-    _merge(folder / EPOCHS, pd.DataFrame(epochs), [row for row in points if row["folder"] not in own])
+    make_folder(folder, "archive" if archive else "folder")
+    with _alone(folder):
+        others, points = read_archive(archive) if archive else ([], [])
+        runs = [run for run in comparison.known_runs() if run.result.is_file()]
+        own = {run.key for run in runs}
+        epochs = [{"folder": run.key, **row} for run in runs for row in json.loads(run.result.read_text())["epochs"]]
+        _merge(folder / RUNS, table(comparison, runs), [row for row in others if row["folder"] not in own])
+        _merge(folder / EPOCHS, pd.DataFrame(epochs), [row for row in points if row["folder"] not in own])
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Comparisons that keep their runs in one folder write one after the other."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _merge(path: Path, own: pd.DataFrame, others: list[dict[str, str]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Rows as text, so that none changes on the way.
     rows = [*csv.DictReader(io.StringIO(own.to_csv(index=False))), *others] if len(own) else others
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -9,7 +9,9 @@ from auxlight.errors import InputError
 
 
 def check_arguments(runs: Sequence[Run]) -> None:
-    """Read the command line of each method's first run that is not finished, as `auxlight fit` would; nothing is built.
+    """Read command lines of runs that are not finished, as `auxlight fit` would; nothing is built.
+
+    Of each method so many that each value of its tuning is in one.
 
     Args:
         runs: of a comparison.
@@ -19,8 +21,13 @@ def check_arguments(runs: Sequence[Run]) -> None:
     """
     from auxlight.cli import main  # which imports this package
 
-    first = {(run.data, run.method): run for run in reversed(runs) if not run.result.is_file()}
-    for (data, method), run in reversed(first.items()):
+    seen: set[tuple[str, ...]] = set()
+    for run in runs:
+        own = (run.data, run.method)
+        new = {own, *((*own, key, str(value)) for key, value in run.setting.items())} - seen
+        if run.result.is_file() or not new:
+            continue
+        seen |= new
         said = io.StringIO()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
             try:
@@ -28,4 +35,4 @@ def check_arguments(runs: Sequence[Run]) -> None:
             except SystemExit as stop:
                 if stop.code:
                     line = said.getvalue().strip().splitlines()[-1].removeprefix("auxlight: error: ")
-                    raise InputError(f"`auxlight fit` does not accept what {data}/{method} gives it. {line}") from None
+                    raise InputError(f"`auxlight fit` does not accept what {'/'.join(own)} gives it. {line}") from None

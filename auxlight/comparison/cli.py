@@ -42,6 +42,21 @@ def read(words: Sequence[str]) -> tuple[Comparison, dict[str, Any]]:
     return Comparison(**arguments), options
 
 
+def _try_to_pack(comparison: Comparison) -> str:
+    """An archive that cannot be read or written for now, in the middle of a merge perhaps, holds no run up.
+
+    Returns:
+        Why not; "" if it was written.
+    """
+    try:
+        pack(comparison, comparison.archive)
+    except (InputError, OSError) as error:
+        reason = f"The finished runs are safe in {comparison.folder}, but in no table yet. {error}"
+        print(reason, file=sys.stderr)
+        return reason
+    return ""
+
+
 def main(words: Sequence[str]) -> None:
     """Run what is not finished, then write table and report.
 
@@ -49,7 +64,7 @@ def main(words: Sequence[str]) -> None:
         words: of the command line, after `compare`.
 
     Raises:
-        InputError: runs failed; all others are finished, and in the report.
+        InputError: runs failed; all others are finished, and in the report. Or the archive cannot be written.
     """
     comparison, options = read(words)
     make_folder(comparison.folder)
@@ -65,16 +80,18 @@ def main(words: Sequence[str]) -> None:
     try:
         if not options["report_only"]:
             check_arguments(comparison.known_runs())
-            keep = partial(pack, comparison, comparison.archive)
+            keep = partial(_try_to_pack, comparison)
             failed += run_all(comparison.tuning_runs(), workers, "tuning runs", keep)
             failed += run_all(comparison.runs_so_far(), workers, keep=keep)
     except KeyboardInterrupt:
         print("Stopped. Start again to go on from the last checkpoints.", file=sys.stderr)
         raise SystemExit(130) from None
     finally:  # also what was under way when it was interrupted, and has finished since
-        pack(comparison, comparison.archive)
+        unkept = _try_to_pack(comparison)
     path = write_report(comparison)
     print(path.read_text())
+    if unkept:
+        raise InputError(unkept)
     table = (comparison.archive or comparison.folder) / RUNS
     print(f"Written to {path} and {path.with_suffix('.html')}, every run to {table}")
     if failed:

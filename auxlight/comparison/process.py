@@ -1,6 +1,7 @@
 """A run as a process. Only the standard library: a cluster ships this to workers that then import no torch for it."""
 
 import fcntl
+import hashlib
 import json
 import os
 import shlex
@@ -13,13 +14,20 @@ POLL = 0.2  # seconds
 
 
 def fit(
-    words: list[str], about: dict[str, object], folder: str, cwd: str, threads: int, hides_gpus: bool = False
+    words: list[str],
+    about: dict[str, object],
+    files: dict[str, str],
+    folder: str,
+    cwd: str,
+    threads: int,
+    hides_gpus: bool = False,
 ) -> bool:
     """Run `auxlight fit`, going on from its last checkpoint if there is one; its output goes to `log.txt`.
 
     Args:
         words: of the command line.
         about: what `run.json` says of the run, beside its command and when it started.
+        files: that the words name, and the SHA-256 of their contents when the comparison began.
         folder: of the run.
         cwd: that all paths start from.
         threads: of the process, unless OMP_NUM_THREADS says another number.
@@ -30,6 +38,7 @@ def fit(
 
     Raises:
         BlockingIOError: another process is at this run.
+        RuntimeError: a file has changed meanwhile: what would run is not what the folder is named after.
     """
     home, last = Path(cwd, folder), Path(folder, "checkpoints", "last.ckpt")
     home.mkdir(parents=True, exist_ok=True)
@@ -38,6 +47,11 @@ def fit(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the run inherits it, and may outlive this process
         except BlockingIOError:
             raise BlockingIOError(f"another process is at {folder}") from None
+        if (home / "result.json").is_file():  # another process has been at it
+            return True
+        for path, digest in files.items():
+            if hashlib.sha256(Path(cwd, path).read_bytes()).hexdigest() != digest:
+                raise RuntimeError(f"{path} has changed since the comparison began: start it again")
         if Path(cwd, last).is_file():
             words = [*words, f"--ckpt_path={last}"]
         about = {**about, "command": shlex.join(["auxlight", *words]), "started": time.time()}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from auxlight.comparison.spec import Run
 
 LINES = 8  # of running runs
-Status = Literal["waiting", "running", "finished", "failed"]
+Status = Literal["waiting", "running", "finished", "failed", "left"]
 
 
 class Sight(NamedTuple):
@@ -150,10 +150,10 @@ class LiveView:
         for i, row in enumerate(self._rows):
             row.set_description_str(texts[i] if i < len(texts) else "")
 
-    def ended(self, run: Run, trouble: str = "") -> None:
-        """A run has finished, or failed for a reason."""
-        self._sights[run.folder] = sight_of(run, "failed" if trouble else "finished")
-        text = f"failed: {run.name}, {trouble}" if trouble else f"finished: {run.name}"
+    def ended(self, run: Run, trouble: str = "", status: Literal["failed", "left"] = "failed") -> None:
+        """A run has finished, or failed, or is left alone, for a reason."""
+        self._sights[run.folder] = sight_of(run, status if trouble else "finished")
+        text = f"{status}: {run.name}, {trouble}" if trouble else f"finished: {run.name}"
         if self._rows and trouble:
             tqdm.write(text, file=sys.stderr)
         elif not self._rows:
@@ -171,7 +171,7 @@ class LiveView:
         sights = list(self._sights.values())
         count = Counter(sight.status for sight in sights)
         parts = [f"{count['finished']} of {len(sights)} finished"]
-        parts += [f"{count[status]} {status}" for status in ("failed", "running", "waiting") if count[status]]
+        parts += [f"{count[status]} {status}" for status in ("failed", "left", "running", "waiting") if count[status]]
         if count["running"] + count["waiting"]:
             parts.append(in_words(seconds_left(sights, self._slots)))
         return f"{self._title}: {', '.join(parts)}"

@@ -21,7 +21,13 @@ def device(trainer: L.Trainer) -> str:
 
 
 def commit() -> str:
-    """Of the code, to be asked for before it runs; with "-dirty" where it was changed; "" outside of a repository."""
+    """Of the code, to be asked for before it runs; with "-dirty" where it was changed.
+
+    "" outside of a repository, or without git.
+    """
     here = str(Path(__file__).parent)
-    found = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    try:
+        found = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    except OSError:
+        return ""
     return found.stdout.strip()

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -23,8 +23,9 @@ from auxlight.outputs import write_whole
 class RunRecord(L.Callback):
     """Leaves `result.json` in a run's folder once it is finished; its curves survive an interruption.
 
-    A training that diverges is finished: it is judged by the checkpoint that validated best before. (The paper's
-    protocol, which wants the last epochs, has no result of it.)
+    A training that diverges, whatever its method, ends with that epoch and is finished: it is judged by the checkpoint
+    that validated best before; where there is none its test accuracy is chance, one over the number of classes. By the
+    paper's protocol the epochs that it did not live to see count as chance.
 
     `progress.json` says meanwhile how many epochs are finished, of how many, and since when.
 
@@ -41,6 +42,7 @@ class RunRecord(L.Callback):
     Raises:
         InputError: at the start of the fit, one with fewer epochs than `last_epochs`, or of unknown length; at its end,
             one that ended before them, or was never validated.
+        DivergedError: at the end of an epoch after which the network is no longer finite.
     """
 
     def __init__(self, folder: str, tested: bool = True, last_epochs: int = 0) -> None:
@@ -54,6 +56,7 @@ class RunRecord(L.Callback):
         self._update = 0.0
         self._trained: int | None = None  # epochs, once the fit is over
         self._diverged = False
+        self._chance = 0.0
         self._before: list[torch.Tensor] = []
         self._labels = LabelRecorder()
         self._progress: dict[str, float | None] = {}
@@ -118,6 +121,12 @@ class RunRecord(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Before the epoch's checkpoint."""
         self.clock.stop()
+        if not all(parameter.isfinite().all() for parameter in pl_module.parameters()):
+            self.epochs = [row for row in self.epochs if row["epoch"] < trainer.current_epoch]
+            raise DivergedError(
+                "The network must stay finite. Found infinite parameters, or not a number, after epoch "
+                f"{trainer.current_epoch}: lower the learning rate, or look at the losses."
+            )
         if self.epochs and self.epochs[-1]["epoch"] == trainer.current_epoch:
             self.epochs[-1] |= logged(trainer)  # what is logged of training comes after validation
         if self.last_epochs and trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
@@ -141,7 +150,8 @@ class RunRecord(L.Callback):
         if isinstance(exception, DivergedError):
             self._diverged = True
             self._trained = trainer.current_epoch
-            if not self.tested:
+            self._chance = 1 / cast(AuxiliaryClassifier, pl_module).hierarchy.num_primary
+            if not self.tested or not self.epochs:  # without an epoch there is nothing to test
                 self._write(trainer)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -156,18 +166,21 @@ class RunRecord(L.Callback):
                 "A run of a comparison must be validated once at least: set `check_val_every_n_epoch` and "
                 "`limit_val_batches` so that it is. Found no validation in all of its epochs."
             )
-        if len(self.test_accuracies) < self.last_epochs:
+        if len(self.test_accuracies) < self.last_epochs and not self._diverged:
             raise InputError(
                 f"The paper's protocol needs the last {self.last_epochs} of `max_epochs`, and nothing that ends a run "
-                f"before them. Found {len(self.test_accuracies)}, at an end after {self._trained} epochs"
-                f"{', where the training diverged' if self._diverged else ''}."
+                f"before them. Found {len(self.test_accuracies)}, at an end after {self._trained} epochs."
             )
+        lost = self.last_epochs - len(self.test_accuracies)
+        accuracies = [*self.test_accuracies, *[self._chance] * lost]
         test = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+        if self.tested and not test:
+            test = {"test/accuracy": self._chance}
         result = {
             "validation": max((row.get("val/accuracy", 0.0) for row in self.epochs), default=0.0),
             "test": test,
             "test_accuracies": self.test_accuracies,
-            "last_epochs": sum(self.test_accuracies) / self.last_epochs if self.last_epochs else None,
+            "last_epochs": sum(accuracies) / self.last_epochs if self.last_epochs else None,
             "epochs": self.epochs,
             "trained": self._trained,
             "diverged": self._diverged,

@@ -114,7 +114,7 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
         for control in dict.fromkeys([comparison.reference, best]):
             if control in test:
                 paired = {name: found for name, found in test.items() if found.keys() & test[control].keys()}
-                compared[control] = differences(paired, control)
+                compared[control] = differences(paired, control, len(comparison.methods) - 1)
         lines += [f"Best control by validation accuracy: **{best}**.", ""]
     unit = cost.get(comparison.reference)
     f1 = comparison.protocol == "validation"  # the paper's protocol has none
@@ -132,13 +132,19 @@ def _section(comparison: Comparison, data: str, rows: pd.DataFrame) -> list[str]
     lines += [
         "",
         f"epoch: wall time of training, and {'processor time' if on_cpu else 'that'} in epochs of "
-        f"{comparison.reference}. ±: of this difference alone; p: paired t-test, corrected by Holm.",
+        f"{comparison.reference}. ±: of this difference alone; p: paired t-test, corrected by Holm for "
+        f"{len(comparison.methods) - 1} comparisons with that control.",
         "",
     ]
     diverged = rows[rows["diverged"]].groupby("method", sort=False).size()
     if len(diverged):
         those = ", ".join(f"{method} ({count})" for method, count in diverged.items())
-        lines.append(f"- Runs that diverged, and are judged by their best checkpoint before: {those}.")
+        judged = (
+            "are judged by their best checkpoint before"
+            if comparison.protocol == "validation"
+            else "count as chance in the epochs after"
+        )
+        lines.append(f"- Runs that diverged, and {judged}: {those}.")
     for control, found in compared.items():
         apart = [one.method for one in found if one.is_distinguishable]
         untested = [one.method for one in found if one.p != one.p]

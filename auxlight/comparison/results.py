@@ -1,12 +1,13 @@
 """What finished runs left behind, as a tidy table."""
 
 import json
-import shlex
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from auxlight.comparison.commands import repeating
 from auxlight.comparison.spec import Comparison, Run
 from auxlight.comparison.statistics import Scores
 
@@ -39,7 +40,7 @@ def table(comparison: Comparison, runs: Sequence[Run] | None = None) -> pd.DataF
                 "seed": run.seed,
                 "setting": json.dumps(run.setting) if run.setting else "",
                 "validation_accuracy": result["validation"],
-                **{f"test_{name}": result["test"].get(f"test/{name}") for name in METRICS},
+                **{f"test_{name}": result["test"].get(f"test/{name}", math.nan) for name in METRICS},
                 "last_epochs_accuracy": result.get("last_epochs"),
                 "epochs": _trained(result),
                 "diverged": bool(result.get("diverged")),
@@ -52,7 +53,7 @@ def table(comparison: Comparison, runs: Sequence[Run] | None = None) -> pd.DataF
                 "commit": result["commit"],
                 "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
                 "folder": run.key,
-                "command": shlex.join(["auxlight", "fit", *run.words, f"--seed_everything={run.seed}"]),
+                "command": repeating(run),
             }
         )
     return pd.DataFrame(rows)

@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from auxlight.comparison.commands import command
 from auxlight.comparison.process import fit
 from auxlight.comparison.progress import LiveView
 from auxlight.comparison.spec import Run
@@ -60,7 +61,7 @@ def run_all(
     runs: Sequence[Run],
     workers: Workers | None = None,
     title: str = "runs",
-    keep: Callable[[], None] = lambda: None,
+    keep: Callable[[], object] = lambda: None,
 ) -> list[Run]:
     """Run what is not finished yet, and show how far it is.
 
@@ -71,7 +72,8 @@ def run_all(
         keep: called whenever runs have ended, so that what they found outlives whatever happens next.
 
     Returns:
-        The runs that failed; the output of each lies in its folder's `log.txt`.
+        The runs that failed; the output of each lies in its folder's `log.txt`. One that another process is at is none
+        of them.
 
     Raises:
         InputError: nothing has ever finished, and all that ended failed for one reason, whatever their method: what is
@@ -90,7 +92,11 @@ def run_all(
         while unfinished:
             done, unfinished = wait(unfinished, timeout=view.interval, return_when=FIRST_COMPLETED)
             for future in done:
-                run, reason = futures[future], _reason(future, futures[future])
+                run = futures[future]
+                if isinstance(future.exception(), BlockingIOError):
+                    view.ended(run, "another process is at it", "left")
+                    continue
+                reason = _reason(future, run)
                 if reason:
                     failed.append(run)
                     reasons.add(reason)
@@ -116,21 +122,7 @@ def _reason(future: Future[bool], run: Run) -> str:
     return "" if run.result.is_file() else "it finished, but its folder is not shared with this machine"
 
 
-def call(run: Run) -> tuple[list[str], dict[str, object], str, str]:
+def call(run: Run) -> tuple[list[str], dict[str, object], dict[str, str], str, str]:
     """What a run is, as plain values, to `fit` in another place."""
     about: dict[str, object] = {"method": run.method, "data": run.data, "seed": run.seed, "setting": run.setting}
-    return command(run), about, str(run.folder), os.getcwd()
-
-
-def command(run: Run) -> list[str]:
-    """The `auxlight fit` that a run is."""
-    words = ["fit", *run.words, f"--seed_everything={run.seed}"]
-    logger = "lightning.pytorch.loggers.TensorBoardLogger"
-    words += [f"--trainer.logger={logger}", f"--trainer.logger.save_dir={run.folder}"]
-    words += ["--trainer.logger.name=", "--trainer.logger.version=", "--trainer.logger.default_hp_metric=false"]
-    words += ["--trainer.callbacks+=auxlight.comparison.RunRecord", f"--trainer.callbacks.folder={run.folder}"]
-    if run.last_epochs:
-        words.append(f"--trainer.callbacks.last_epochs={run.last_epochs}")
-    if not run.reads_test:
-        words.append("--trainer.callbacks.tested=false")
-    return [*words, f"--test_after_fit={'true' if run.reads_test else 'false'}"]
+    return command(run), about, run.files, str(run.folder), os.getcwd()

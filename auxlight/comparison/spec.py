@@ -55,6 +55,7 @@ class Run(NamedTuple):
         data: name of its data set.
         seed: of `seed_everything`.
         words: of `auxlight fit`, without the seed and the folder.
+        files: YAML and JSON files that the words name, and the SHA-256 of what they held when the run was made up.
         folder: of its own.
         setting: of the tuning; empty without one.
         reads_test: whether it is tested in the end; not while settings are chosen.
@@ -65,6 +66,7 @@ class Run(NamedTuple):
     data: str
     seed: int
     words: tuple[str, ...]
+    files: dict[str, str]
     folder: Path
     setting: Setting
     reads_test: bool
@@ -93,8 +95,14 @@ class Run(NamedTuple):
 
 
 @cache
-def _parsed(text: str) -> Any:
+def _parsed(text: bytes) -> Any:
     return yaml.safe_load(text)
+
+
+def _files(arguments: Sequence[str]) -> list[str]:
+    """Configs of parts of the command line, as in ``--data=small.yaml``."""
+    values = [word.partition("=")[2] if word.startswith("--") else word for word in arguments]
+    return [value for value in values if value.endswith((".yaml", ".yml", ".json")) and Path(value).is_file()]
 
 
 class Comparison:
@@ -203,6 +211,7 @@ class Comparison:
             for seed in self.tuning.seeds
             for data in self.data
             for method in self.methods
+            if len(self.settings(method)) > 1  # else there is nothing to choose
             for setting in self.settings(method)
         ]
 
@@ -236,12 +245,16 @@ class Comparison:
         arguments = [*(word for part in parts for word in part.arguments), *as_arguments(setting)]
         words = (*(word for path in configs for word in ("--config", path)), *arguments)
         # What the configs say belongs to the run: one that has changed, but for comments, makes another run of it.
-        contents = [_parsed(Path(path).read_text()) for path in configs]
+        named = _files(arguments)
+        texts = {path: Path(path).read_bytes() for path in (*configs, *named)}
+        contents = [_parsed(texts[path]) for path in configs]
         protocol = [self.protocol] if reads_test and self.protocol != "validation" else []
-        digest = hashlib.sha256(json.dumps([contents, arguments, *protocol]).encode()).hexdigest()[:10]
+        inner = [_parsed(texts[path]) for path in named]
+        digest = hashlib.sha256(json.dumps([contents, arguments, *protocol, *inner]).encode()).hexdigest()[:10]
+        files = {path: hashlib.sha256(text).hexdigest() for path, text in texts.items()}
         folder = self.folder / ("runs" if reads_test else "tuning") / data / method / digest / f"seed_{seed}"
         last_epochs = PAPERS_EPOCHS if self.protocol == "paper" and reads_test else 0
-        return Run(method, data, seed, words, folder, setting, reads_test, last_epochs)
+        return Run(method, data, seed, words, files, folder, setting, reads_test, last_epochs)
 
     def _parts(self) -> list[Method | Common]:
         return [*self.methods.values(), *self.data.values(), self.common]

@@ -33,7 +33,7 @@ class Difference(NamedTuple):
         interval: mean difference (method − control) and its 95 % interval, of this comparison alone.
         p: of the paired t-test, two-sided; nan where there is none: for a single seed, or where all differ by the same,
             other than 0.
-        adjusted: p by Holm's correction for all methods that are compared with this control.
+        adjusted: p by Holm's correction for all comparisons with this control.
     """
 
     method: str
@@ -58,12 +58,14 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     return Interval(mean, mean - half, mean + half)
 
 
-def differences(scores: Scores, control: str) -> list[Difference]:
+def differences(scores: Scores, control: str, planned: int = 0) -> list[Difference]:
     """Of every other method to a control, on the seeds that both ran with, corrected for their number.
 
     Args:
         scores: of each method and seed; higher is better.
         control: one of the methods.
+        planned: comparisons with it that the correction is for, where that is more than can be made so far: else what
+            is told apart today would be taken back when more methods have run.
 
     Raises:
         InputError: a control that is no method, or shares no seed with one.
@@ -79,21 +81,25 @@ def differences(scores: Scores, control: str) -> list[Difference]:
             raise InputError(f"{method!r} and {control!r} must have run with the same seeds. Found none in common.")
         gaps = np.array([scores[method][seed] - scores[control][seed] for seed in seeds])
         found.append((method, mean_interval(gaps), _paired_p(gaps)))
-    adjusted = holm([p for _, _, p in found])
+    adjusted = holm([p for _, _, p in found], planned)
     return [Difference(method, control, gap, p, q) for (method, gap, p), q in zip(found, adjusted, strict=True)]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], planned: int = 0) -> list[float]:
     """Holm's step-down correction: the family-wise error of all tests stays below the level of each.
 
     nan, a test that was not possible, stays nan and does not count.
+
+    Args:
+        p_values: of the tests that were made.
+        planned: tests of the family, if it has more; p of those that are missing is taken for 1.
     """
     p = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(len(p), np.nan)
     order = [i for i in np.argsort(p) if not np.isnan(p[i])]
     largest = 0.0
     for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p[i]))
+        largest = max(largest, min(1.0, (max(len(order), planned) - rank) * p[i]))
         adjusted[i] = largest
     return [float(value) for value in adjusted]
 

@@ -29,7 +29,7 @@ class Tuning:
         seeds: that each setting is tried with; others than the comparison's.
 
     Raises:
-        InputError: a budget below 1, or no seed.
+        InputError: a budget below 1, no seed, or one twice.
     """
 
     grid: dict[str, list[Value]] = field(default_factory=dict)
@@ -39,8 +39,8 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise InputError(f"`budget` of the tuning must be at least 1. Found budget={self.budget}.")
-        if not self.seeds:
-            raise InputError("`seeds` of the tuning must hold one at least. Found none.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"`seeds` of the tuning must be different ones, one at least. Found seeds={self.seeds}.")
 
     def settings(self, own: Mapping[str, Sequence[Value]]) -> list[Setting]:
         """What a method tries; the same draw whenever it is asked for.
@@ -48,7 +48,7 @@ class Tuning:
         Args:
             own: the method's own grid.
         """
-        grid = {key: values for key, values in {**self.grid, **own}.items() if values}
+        grid = {key: list(dict.fromkeys(values)) for key, values in {**self.grid, **own}.items() if values}
         every = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
         if len(every) <= self.budget:
             return every

@@ -1,6 +1,7 @@
 """Finished runs under version control: what is in the archive does not run again, and makes the same report."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -8,9 +9,10 @@ import pytest
 from auxlight import InputError
 from auxlight.comparison import Processes, run_all
 from auxlight.comparison.archive import pack, unpack
+from auxlight.comparison.cli import main
 from auxlight.comparison.report import write_report
 from auxlight.comparison.results import table
-from tests.comparison.test_compare import comparison, pretend
+from tests.comparison.test_compare import CONFIGS, comparison, pretend
 from tests.comparison.test_tuning import study
 
 
@@ -59,6 +61,7 @@ def test_a_row_says_how_to_repeat_the_run(tmp_path):
         assert command.startswith("auxlight fit --config ") and f"--seed_everything={run.seed}" in command
         assert all(f"--{name}={value}" in command for name, value in run.setting.items())
         assert tmp_path / folder == run.folder
+        assert "callbacks.tested=false" in command and "--test_after_fit=false" in command  # settings are still chosen
 
 
 def test_an_archive_keeps_what_a_comparison_of_less_does_not_have(tmp_path):
@@ -107,6 +110,35 @@ def test_what_is_no_archive_is_refused_in_one_line(tmp_path, damage):
     with pytest.raises(InputError) as error:
         unpack(study, archive)
     assert "`archive`" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_two_comparisons_may_keep_their_runs_in_one_archive(tmp_path):
+    studies = [comparison(tmp_path / name, "single", seeds=[seed]) for seed, name in enumerate("ab")]
+    for one in studies:
+        pretend(one.runs()[0], 0.7)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda i: pack(studies[i % 2], tmp_path / "archive"), range(20)))
+    assert sorted(pd.read_csv(tmp_path / "archive/runs.csv")["seed"]) == [0, 1]
+
+
+def test_an_archive_that_cannot_be_read_for_a_while_holds_no_run_up(tmp_path, monkeypatch, capsys):
+    archive = tmp_path / "archive"
+
+    def run(runs, *_, **options):
+        for one in runs:
+            pretend(one, 0.7)
+            options["keep"]()
+            (archive / "runs.csv").write_text("<<<<<<< HEAD\nfolder\nx\n")
+        return []
+
+    monkeypatch.setattr("auxlight.comparison.cli.run_all", run)
+    monkeypatch.setattr("auxlight.comparison.cli.check_arguments", lambda runs: None)
+    spec = tmp_path / "study.yaml"
+    spec.write_text(f"methods:\n  single: {{configs: ['{CONFIGS}/single.yaml'], control: true}}\nseeds: [0, 1]\n")
+    with pytest.raises(InputError, match="safe in"):
+        main([f"--config={spec}", f"--folder={tmp_path / 'runs'}", f"--archive={archive}"])
+    printed = capsys.readouterr()
+    assert "| single | 2 |" in printed.out and printed.err.count("in no table yet") == 2
 
 
 def test_no_archive_yet(tmp_path):

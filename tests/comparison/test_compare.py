@@ -128,21 +128,24 @@ def test_a_broken_run_is_reported_and_the_others_finish(tmp_path, capsys, monkey
 
 
 def test_a_run_that_diverges_is_judged_by_what_it_was_before(tmp_path):
-    """Its rate explodes in the second epoch of three; in the tuning as in the comparison."""
+    """Its rate explodes in the second epoch of three; in the tuning as in the comparison, with a rule or without."""
     explodes = [*TINY, "--trainer.max_epochs=3", "--model.scheduler=StepLR", "--model.scheduler.step_size=1"]
     explodes += ["--model.scheduler.gamma=1e30"]
-    rule = Method([str(CONFIGS / "human.yaml"), str(CONFIGS / "combiners/auxinash.yaml")], explodes)
+    own: dict = {"arguments": explodes, "grid": {"model.focal_gamma": [0, 2]}}
+    rule = Method([str(CONFIGS / "human.yaml"), str(CONFIGS / "combiners/auxinash.yaml")], **own)
+    plain = Method([str(CONFIGS / "human.yaml")], explodes)
     scale = Common([str(CONFIGS / "data/digits.yaml"), str(CONFIGS / "small.yaml")])
-    tuning = Tuning(grid={"model.focal_gamma": [0, 2]}, seeds=[100])
-    study = Comparison({**methods("single"), "rule": rule}, [0], common=scale, tuning=tuning, folder=tmp_path / "runs")
+    all_methods = {**methods("single"), "rule": rule, "plain": plain}
+    study = Comparison(all_methods, [0], common=scale, tuning=Tuning(seeds=[100]), folder=tmp_path / "runs")
     for runs in (study.tuning_runs, study.runs):
         for run in [run for run in runs() if run.method == "single"]:
             pretend(run, 0.5)
         assert run_all(runs(), Processes(2)) == []
-    row = table(study).set_index("method").loc["rule"]
-    assert row["diverged"] and row["epochs"] == 1 and row["test_accuracy"] > 0.3
+    for method in ("rule", "plain"):
+        row = table(study).set_index("method").loc[method]
+        assert row["diverged"] and row["epochs"] == 1 and row["test_accuracy"] > 0.3
     page = write_report(study).read_text()
-    assert "Runs that diverged, and are judged by their best checkpoint before: rule (1)." in page
+    assert "Runs that diverged, and are judged by their best checkpoint before: rule (1), plain (1)." in page
     pack(study, tmp_path / "archive")
     shutil.rmtree(tmp_path / "runs")
     unpack(study, tmp_path / "archive")
@@ -187,14 +190,17 @@ def test_the_papers_protocol_is_the_mean_of_the_last_epochs(tmp_path, monkeypatc
     assert "last 15 epochs" in page and "F1" not in page
 
 
-def test_a_run_has_one_process(tmp_path):
+def test_a_run_has_one_process(tmp_path, capsys):
     """A second comparison in the same folder leaves those alone that the first is at."""
     study = comparison(tmp_path, "single")
     (run,) = study.runs()
     run.folder.mkdir(parents=True)
     with (run.folder / "run.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert run_all([run]) == [run]
+        assert run_all([run]) == []
+    assert (
+        "left: data/single/seed 0, another process is at it (runs: 0 of 1 finished, 1 left)" in capsys.readouterr().err
+    )
     assert not run.result.is_file()
 
 
@@ -243,6 +249,13 @@ def test_another_config_is_another_run(tmp_path):
     assert study.runs()[0].folder == before
     config.write_text(config.read_text().replace("lr: 0.01", "lr: 0.02"))
     assert study.runs()[0].folder != before
+    part = tmp_path / "data.yaml"
+    folders = []
+    for size in (50, 10):
+        part.write_text(f"batch_size: {size}\n")
+        of_parts = Method([str(config)], [f"--data.init_args={part}"], control=True)
+        folders.append(Comparison({"single": of_parts}, [0], folder=tmp_path).runs()[0].folder)
+    assert folders[0] != folders[1]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A run's process, with a script in the place of Python: it says what it was called with."""
 
 import _thread
+import hashlib
 import json
 import signal
 import sys
@@ -21,7 +22,7 @@ def python(tmp_path, monkeypatch, text):
 
 
 def run(tmp_path, **options):
-    return fit(["fit", "--x=a b"], {"method": "m"}, "runs/m", str(tmp_path), 3, **options)
+    return fit(["fit", "--x=a b"], {"method": "m"}, options.pop("files", {}), "runs/m", str(tmp_path), 3, **options)
 
 
 def test_it_runs_where_it_is_told_and_is_finished_when_there_is_a_result(tmp_path, monkeypatch):
@@ -39,6 +40,26 @@ def test_it_runs_where_it_is_told_and_is_finished_when_there_is_a_result(tmp_pat
     first, second = (tmp_path / "runs/m/log.txt").read_text().split(str(tmp_path))[1:]
     assert first.startswith("|3|-m|auxlight|fit|--x=a b|--trainer.") and "ckpt" not in first
     assert "--ckpt_path=runs/m/checkpoints/last.ckpt|" in second
+
+
+def test_what_another_process_has_finished_is_not_begun(tmp_path, monkeypatch):
+    python(tmp_path, monkeypatch, "echo begun")
+    (tmp_path / "runs/m").mkdir(parents=True)
+    (tmp_path / "runs/m/result.json").touch()
+    assert run(tmp_path) and not (tmp_path / "runs/m/log.txt").exists()
+
+
+def test_a_config_that_has_changed_since_is_refused(tmp_path, monkeypatch):
+    """Else its result would lie in the folder of what it was before."""
+    python(tmp_path, monkeypatch, "echo begun")
+    config = tmp_path / "m.yaml"
+    config.write_text("lr: 0.01\n")
+    files = {"m.yaml": hashlib.sha256(config.read_bytes()).hexdigest()}
+    run(tmp_path, files=files)
+    config.write_text("lr: 0.5\n")
+    with pytest.raises(RuntimeError, match=r"m.yaml has changed since the comparison began"):
+        run(tmp_path, files=files)
+    assert (tmp_path / "runs/m/log.txt").read_text() == "begun\n"
 
 
 @pytest.mark.parametrize(("given", "threads"), [("5", "5"), ("", "3")])

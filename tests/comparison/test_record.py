@@ -7,6 +7,8 @@ import torch
 
 from auxlight import DigitsDataModule, HumanLabels, InputError, MultiHeadVGG
 from auxlight.comparison import RunRecord
+from auxlight.comparison.provenance import commit
+from auxlight.errors import DivergedError
 from auxlight.inspection.gradients import task_gradients
 from tests.quiet import TRAINER
 
@@ -119,6 +121,32 @@ def test_a_run_that_ends_before_the_papers_epochs_has_no_result(tmp_path):
     with pytest.raises(InputError, match="Found 1, at an end after 2 epochs"):
         fit(tmp_path, [RunRecord(str(tmp_path), tested=False, last_epochs=2)], epochs=3, max_steps=8)
     assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize(("tested", "healthy"), [(False, 2), (True, 0)])
+def test_of_a_run_that_diverges_what_is_missing_counts_as_chance(tested, healthy, tmp_path):
+    """Of even and odd digits: a half. Before its first epoch ends there is nothing else to judge it by."""
+
+    class Explode(L.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            if trainer.current_epoch == healthy:
+                next(module.parameters()).data[0] = torch.nan
+
+    record = RunRecord(str(tmp_path), tested=tested, last_epochs=2)
+    with pytest.raises(DivergedError, match=f"after epoch {healthy}"):
+        fit(tmp_path, [record, Explode()], epochs=3)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["diverged"] and result["trained"] == healthy == len(result["epochs"])
+    measured = result["test_accuracies"]
+    assert len(measured) == healthy // 2 and result["last_epochs"] == pytest.approx(
+        (sum(measured) + 0.5 * (2 - len(measured))) / 2
+    )
+    assert result["test"] == ({"test/accuracy": 0.5} if tested else {})
+
+
+def test_without_git_a_run_has_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert commit() == ""
 
 
 def test_a_run_that_was_never_validated_has_no_result(tmp_path):

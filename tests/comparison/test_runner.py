@@ -16,7 +16,7 @@ def fit(monkeypatch):
     begun = []
 
     def install(reason_of):
-        def one(words, about, folder, cwd, threads):
+        def one(words, about, files, folder, cwd, threads):
             begun.append(f"{about['method']} {about['seed']}")
             time.sleep(0.1)
             Path(folder).mkdir(parents=True)

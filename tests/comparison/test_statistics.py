@@ -49,6 +49,17 @@ def test_holm_is_the_closed_test_of_bonferroni():
     assert math.isnan(holm([0.01, float("nan")])[1])
 
 
+def test_what_has_not_run_yet_is_corrected_for():
+    """So that what is told apart stays so when it has run, and found nothing."""
+    rng = np.random.default_rng(5)
+    p_values = list(rng.uniform(size=4) ** 3)
+    assert holm(p_values, 9) == pytest.approx(holm([*p_values, *[1.0] * 5])[:4])
+    assert holm(p_values, 2) == holm(p_values)
+    scores = {"control": {0: 0.5, 1: 0.51, 2: 0.5}, "other": {0: 0.6, 1: 0.63, 2: 0.62}}
+    (one,), (of_many,) = differences(scores, "control"), differences(scores, "control", 14)
+    assert of_many.adjusted == pytest.approx(14 * one.p)
+
+
 def test_methods_that_are_their_control_are_hardly_ever_told_apart_from_it():
     """In a study of ten of them at most one in twenty studies may claim anything."""
     rng = np.random.default_rng(3)

@@ -7,6 +7,7 @@ import pytest
 
 from auxlight import InputError
 from auxlight.comparison import Comparison, Method, Processes, Tuning, run_all
+from auxlight.comparison.check import check_arguments
 from auxlight.comparison.report import write_report
 from auxlight.comparison.results import table
 from auxlight.comparison.tuning import as_arguments
@@ -69,6 +70,16 @@ def test_validation_chooses_and_fresh_seeds_run_the_choice(tmp_path):
     assert json.loads(table(mine)["setting"][0]) == {LR: 0.05}
 
 
+def test_where_there_is_nothing_to_choose_nothing_is_tried():
+    methods = {name: Method([str(CONFIGS / f"{name}.yaml")], control=name == "single") for name in ("single", "human")}
+    methods["human"].grid[LR] = [0.1, 0.05, 0.1]
+    mine = Comparison(methods, [0], tuning=Tuning(seeds=[100, 101]), folder="x")
+    assert [(run.method, run.seed, run.setting[LR]) for run in mine.tuning_runs()] == [
+        ("human", 100, 0.1), ("human", 100, 0.05), ("human", 101, 0.1), ("human", 101, 0.05)
+    ]  # fmt: skip
+    assert [run.method for run in mine.runs_so_far()] == ["single"]
+
+
 def test_equal_settings_leave_the_first():
     assert Tuning({"a": [1, 2]}, 2).settings({}) == [{"a": 1}, {"a": 2}]
     assert Tuning({"a": [1]}).settings({"a": []}) == [{}]
@@ -93,6 +104,7 @@ def test_real_runs_are_tuned_without_a_look_at_the_test_set(tmp_path):
     [
         (lambda: Tuning(budget=0), "`budget`"),
         (lambda: Tuning(seeds=[]), "`seeds`"),
+        (lambda: Tuning(seeds=[100, 100]), "seeds=[100, 100]"),
         (
             lambda: Comparison(
                 {"single": Method([str(CONFIGS / "single.yaml")], control=True)}, [0, 7], tuning=Tuning(seeds=[7])
@@ -125,3 +137,10 @@ def test_the_command_line_reads_a_tuning(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "with 2 seed(s)" in printed and "| human | 4 | lr 0.01, aux_weight 1 |" in printed
     assert len(list(Path(tmp_path / "out/tuning").rglob("result.json"))) == 2 * (2 + 4)
+
+
+def test_a_value_that_fit_does_not_accept_is_found_before_the_first_run(tmp_path):
+    methods = {"single": Method([str(CONFIGS / "single.yaml")], control=True)}
+    mine = Comparison(methods, [0], tuning=Tuning({"model.focal_gamma": [0, 2, "twoo"]}), folder=tmp_path)
+    with pytest.raises(InputError, match=r"does not accept what data/single gives it.*twoo"):
+        check_arguments(mine.known_runs())
