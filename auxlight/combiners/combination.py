@@ -11,7 +11,7 @@ from torch.optim import SGD
 
 from auxlight.combiners.base import TaskLosses
 from auxlight.combiners.context import StepContext
-from auxlight.combiners.learned import LearnedCombiner, MakeOptimizer
+from auxlight.combiners.learned import LearnedCombiner, MakeOptimizer, full_precision
 from auxlight.errors import InputError
 from auxlight.implicit import check_series, implicit_gradient
 
@@ -34,6 +34,9 @@ class CombinationNetwork(LearnedCombiner):
         clip: largest norm of φ's gradient; None leaves it.
         terms: of the Neumann series beyond the first.
         eta: η of the series.
+
+    On several devices a φ with hidden layers of mean losses (`per_sample` False) has H with each device's own means in
+    φ's slope, which at the default η changes nothing that could be seen.
 
     Raises:
         InputError: values out of range; in a step, `per_sample` where a task lacks a loss for each image.
@@ -104,13 +107,14 @@ class CombinationNetwork(LearnedCombiner):
         else:
             means = losses.means()
             inputs = (means + (context.average({"means": means.detach()})["means"] - means).detach())[None]
-        total: Tensor = functional_call(self.network, parameters, (inputs,)).mean()
+        with full_precision(inputs):
+            total: Tensor = functional_call(self.network, parameters, (inputs,)).mean()
         return total + losses.means()[0] if self.hidden else total
 
     def learn_network(self, context: StepContext) -> None:
         """φ's step."""
         context.check_shared()
-        with torch.enable_grad():
+        with torch.enable_grad(), full_precision(context.shared[0]):
             phi = {name: p.detach().requires_grad_() for name, p in self.network.named_parameters()}
             judged, training = context.judged(), self.combined(context.another(), phi, context)
             slopes = implicit_gradient(

@@ -14,7 +14,8 @@ class DynamicWeightAverage(Combiner):
     """DWA (Liu et al., 2019): in epoch t, w = M · softmax(r / T), r_m = L_m(t − 1) / L_m(t − 2); 1 in the first two.
 
     L_m(t) is the task's mean loss in epoch t, over the devices. A loss that falls more slowly than the others' weighs
-    more.
+    more. A task whose loss was 0 in one of the two epochs (as before it has labels) weighs 1 and has no part in the
+    rule; a step whose losses are not finite counts for none.
 
     Args:
         temperature: T; the paper: 2.
@@ -47,7 +48,8 @@ class DynamicWeightAverage(Combiner):
         if context.epoch != int(self.epoch):
             self._turn(context.epoch)
         # Averaged now: DDP gives every device the first one's buffers.
-        self.total += torch.cat([context.mean(means.detach()), means.new_ones(1)])
+        step = torch.cat([context.mean(means.detach()), means.new_ones(1)])
+        self.total += step.where(step.isfinite().all(), 0)
         self.note("weight", self.weights)
         return (self.weights * means).sum()
 
@@ -61,10 +63,10 @@ class DynamicWeightAverage(Combiner):
         """An epoch is over."""
         if self.total[-1] > 0:
             last = self.total[:-1] / self.total[-1]
-            if self.before.any():
-                tiny = torch.finfo(last.dtype).tiny
-                rates = (last / self.before.clamp_min(tiny)).clamp(max=torch.finfo(last.dtype).max)
-                self.weights.copy_(len(last) * (rates / self.temperature).softmax(0))
+            seen = (self.before > 0) & (last > 0)
+            rates = (last[seen] / self.before[seen]).clamp(max=torch.finfo(last.dtype).max)
+            self.weights.fill_(1)
+            self.weights[seen] = seen.sum() * (rates / self.temperature).softmax(0)
             self.before.copy_(last)
         self.total.zero_()
         self.epoch.fill_(epoch)

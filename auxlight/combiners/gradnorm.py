@@ -53,7 +53,12 @@ class GradNorm(LearnedCombiner):
         total = (self.weights.detach().clone() * means).sum()
         self.note("weight", self.weights.clone())
         layer = context.last_layer
-        slopes = [torch.autograd.grad(mean, layer, retain_graph=True, materialize_grads=True)[0] for mean in scalars]
+        slopes = [
+            torch.autograd.grad(mean, layer, retain_graph=True, materialize_grads=True)[0]
+            if mean.requires_grad  # a task without a label in this batch
+            else torch.zeros_like(layer)
+            for mean in scalars
+        ]
         slopes_and_means = context.average({"slopes": torch.stack(slopes), "means": means.detach()})
         norms = slopes_and_means["slopes"].flatten(1).norm(dim=1)
         check_finite(norms, slopes_and_means["means"])

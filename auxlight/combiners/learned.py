@@ -4,13 +4,25 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from auxlight.combiners.base import Combiner
 from auxlight.combiners.context import StepContext
+from auxlight.combiners.gradients import check_finite
 from auxlight.errors import InputError
+
+
+def full_precision(where: Tensor) -> torch.autocast:
+    """Inside, nothing of a mixed precision: half a precision rounds away what a rule learns, and bends its gradients.
+
+    Args:
+        where: a tensor of the device.
+    """
+    return torch.autocast(where.device.type, enabled=False)
+
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 
@@ -53,8 +65,13 @@ class LearnedCombiner(Combiner):
         return self._optimizer
 
     def move(self, slopes: Sequence[Tensor], context: StepContext) -> None:
-        """A step along these gradients of the parameters, averaged over the devices."""
+        """A step along these gradients of the parameters, averaged over the devices.
+
+        Raises:
+            DivergedError: gradients that are not finite.
+        """
         named = context.average({str(number): slope for number, slope in enumerate(slopes)})
+        check_finite(*named.values())
         for parameter, slope in zip(self.parameters(), named.values(), strict=True):
             parameter.grad = slope.detach().to(parameter)
         if self.clip is not None:

@@ -15,7 +15,8 @@ class UncertaintyWeighting(Combiner):
     """Uncertainty weighting; the log-variances s_m = log σ_m² are trained by the main optimizer, from 0.
 
     "kendall": L = Σ_m ½ e^{−s_m} L_m + ½ s_m (Kendall et al., 2018); "liebel": L = Σ_m L_m / (2σ_m²) + ln(1 + σ_m²),
-    whose regulariser never falls below 0 (Liebel & Körner, 2018).
+    whose regulariser never falls below 0 (Liebel & Körner, 2018). In a step in which a task's loss is 0, as where no
+    image has a label, its s_m has no gradient: the regulariser alone would drive it towards weights without end.
 
     Args:
         regulariser: which of the two.
@@ -40,4 +41,5 @@ class UncertaintyWeighting(Combiner):
         weights = 0.5 * torch.exp(-s)
         self.note("weight", weights)
         penalty = 0.5 * s if self.regulariser == "kendall" else nn.functional.softplus(s)  # ln(1 + e^s)
-        return (weights * losses.means() + penalty).sum()
+        means = losses.means()
+        return (weights * means + penalty.where(means.detach() != 0, 0)).sum()

@@ -168,10 +168,10 @@ def check_combiner(combiner: Combiner, trainer: L.Trainer, data: ImageDataModule
             f"`combiner` {name} needs a loss of each task for every image. Found num_labelled={data.num_labelled}: "
             "set `per_sample: false` of the combiner, or choose another."
         )
-    if trainer.precision == "bf16-true" and type(combiner) is not WeightedSum:
+    if trainer.precision in ("bf16-true", "16-true") and type(combiner) is not WeightedSum:
         raise InputError(
             f"`combiner` {name} needs full precision: in half of it small steps of weights vanish. "
-            "Found precision=bf16-true: use bf16-mixed or 32."
+            f"Found precision={trainer.precision}: use bf16-mixed or 32."
         )
     if not combiner.computes_gradients:
         return

@@ -228,7 +228,7 @@ class AuxiliaryClassifier(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The step's loss, with logs and metrics."""
-        for task in self.tasks:
+        for task in self.tasks if batch_idx % self.trainer.accumulate_grad_batches == 0 else ():
             cast(AuxiliaryTask, task).before_step(self.trunk)
         features, logits, losses, loss = self.step(batch)
         means = losses.means().detach()

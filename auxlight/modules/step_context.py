@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from auxlight.batch import Batch
 from auxlight.combiners import StepContext, TaskLosses
 from auxlight.combiners.base import mean_or_zero
+from auxlight.errors import InputError
 from auxlight.influence import ForwardMode
 from auxlight.modules.aside import aside, labelled_tasks
 from auxlight.seeding import isolated_rng
@@ -49,6 +50,11 @@ def step_context(module: AuxiliaryClassifier, batch: Batch, seed: int | None = N
     def derivatives(direction: Sequence[Tensor]) -> list[Tensor]:
         network = _SampleLosses(module)
         names = {id(parameter): name for name, parameter in network.named_parameters()}
+        if any(id(p) not in names and v.any() for p, v in zip([*shared, *own], direction, strict=True)):
+            raise InputError(
+                f"`combiner` {type(module.combiner).__name__} looks along all parameters that train, which must lie in "
+                "submodules. Found one that is an attribute of the module itself: wrap it in a torch.nn.ParameterList."
+            )
         pairs = [(names[id(p)], p, v) for p, v in zip([*shared, *own], direction, strict=True) if id(p) in names]
         theta, along = ({name: p.detach() for name, p, _ in pairs}, {name: v for name, _, v in pairs})
         with ExitStack() as stack:

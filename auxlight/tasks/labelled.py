@@ -33,6 +33,10 @@ def check_target(target: object, size: int, labeler: Labeler) -> None:
     found = tuple(tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in target)
     if found != shapes:
         raise InputError(f"{rule} probabilities of shape {shapes[0]} and weights of shape {shapes[1]}. Found {found}.")
+    weights = target.weight.detach()
+    if not ((weights >= 0) & weights.isfinite()).all():
+        wrong = weights[~((weights >= 0) & weights.isfinite())]
+        raise InputError(f"{rule} weights ≥ 0 that are finite. Found {float(wrong[0]):g} among them.")
     counted = target.probabilities.detach().float()[target.weight > 0]
     sums = counted.sum(1)
     if not (counted >= 0).all() or not ((sums - 1).abs() < 0.02).all():
@@ -87,11 +91,11 @@ class LabelledTask(AuxiliaryTask):
         return focal_loss(self.head(features), self.target.probabilities, self.focal_gamma), self.target.weight
 
     def _labels(self, batch: Batch, features: Tensor) -> AuxiliaryTarget:
-        """The labeler's; the first time it is looked at what it says."""
+        """The labeler's; what it says is looked at until it has labelled some image."""
         target: AuxiliaryTarget = self.labeler(batch, features)
         if not self._checked:
             check_target(target, len(features), self.labeler)
-            self._checked = True
+            self._checked = bool((target.weight > 0).any())  # of images that do not count nothing was looked at
         return target
 
     @property

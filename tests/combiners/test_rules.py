@@ -1,6 +1,8 @@
 """Each rule against another way to its numbers."""
 
+import copy
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,6 +15,7 @@ from torchjd.scalarization import DWA, UW
 
 from auxlight import (
     ARML,
+    AuxiNash,
     CombinationNetwork,
     DynamicWeightAverage,
     GradientCosine,
@@ -25,6 +28,7 @@ from auxlight import (
 )
 from auxlight.combiners import TaskLosses
 from auxlight.combiners.arml import least_squares_weights
+from auxlight.errors import DivergedError
 from tests.combiners.problems import Network, names, step
 
 
@@ -115,6 +119,87 @@ def test_dwa_survives_a_loss_of_zero():
     for epoch in range(5):
         assert torch.isfinite(rule(given([1.0], [0.0], [1e30]), network.context(epoch=epoch)))
     assert torch.isfinite(rule.weights).all()
+
+
+def test_dwa_leaves_a_task_out_until_it_has_a_loss():
+    """As clusters have, which are made after some epochs: its first one would be infinitely slow."""
+    rule, pair, network = bound(DynamicWeightAverage()), bound(DynamicWeightAverage(), 2), Network()
+    for epoch, late in enumerate([0.0, 0.0, 0.0, 0.5, 0.4, 0.3]):
+        rule(given([2.0**-epoch], [late], [1.0]), network.context(epoch=epoch))
+        pair(given([2.0**-epoch], [1.0]), network.context(epoch=epoch))
+        if epoch < 5:
+            torch.testing.assert_close(rule.weights[[0, 2]], pair.weights)
+            assert rule.weights[1] == 1
+    rates = torch.tensor([0.5, 0.8, 1.0]).double()
+    torch.testing.assert_close(rule.weights, 3 * (rates / 2).softmax(0))
+
+
+def test_dwa_does_not_count_a_step_that_is_not_finite():
+    """Such as loss scaling skips."""
+    network, whole, skipping = Network(), bound(DynamicWeightAverage()), bound(DynamicWeightAverage())
+    for epoch in range(3):
+        for rule in (whole, skipping):
+            rule(given([1.0], [2.0 - epoch / 2], [3.0]), network.context(epoch=epoch))
+        skipping(given([float("nan")], [2.0], [float("inf")]), network.context(epoch=epoch))
+    assert torch.equal(whole.weights, skipping.weights) and whole.weights.tolist() != [1, 1, 1]
+
+
+@pytest.mark.parametrize("regulariser", ["kendall", "liebel"])
+def test_uncertainties_of_a_task_without_a_loss_stay(regulariser):
+    rule = bound(UncertaintyWeighting(regulariser))
+    optimizer = SGD(rule.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2000):
+        optimizer.zero_grad()
+        rule(given([1.0], [0.0], [4.0]), None).backward()
+        optimizer.step()
+    assert rule.log_variances[1] == 0
+    if regulariser == "kendall":  # s = ln L
+        assert rule.log_variances[[0, 2]].tolist() == pytest.approx([0, math.log(4)], abs=1e-6)
+
+
+@pytest.mark.parametrize("make", [CombinationNetwork, AuxiNash])
+def test_a_judge_that_is_not_finite_spoils_no_learned_rule(make):
+    network = Network()
+    rule = bound(make(interval=1))
+    context = network.context()
+    context = replace(context, judged=lambda: context.another().primary.mean() * float("inf"))
+    before = copy.deepcopy(rule.state_dict())
+    with pytest.raises(DivergedError, match="must be finite"):
+        step(network, rule, network.data(0), context)
+    assert all(torch.equal(p, before[name]) for name, p in rule.named_parameters())
+
+
+@pytest.mark.parametrize("make", [CombinationNetwork, partial(CombinationNetwork, [3]), AuxiNash])
+def test_what_is_learned_is_learned_in_full_precision(make):
+    """Half of it would bend the gradient by some percent, and round a weight of 1.0035 to 1."""
+    found = []
+    for mixed in (False, True):
+        torch.manual_seed(0)
+        network = Network(dtype=torch.float32)
+        rule = make(optimizer=partial(SGD, lr=1.0), clip=None)
+        rule.bind(names(3))
+        losses, context = network.losses(network.data(0)), network.context()
+        rule(losses, context)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            if isinstance(rule, AuxiNash):
+                rule.learn_preferences(context)
+                found.append([rule.preference])
+            else:
+                rule.learn_network(context)
+                found.append(
+                    [*rule.parameters(), rule.combined(losses, dict(rule.network.named_parameters()), context)]
+                )
+    for one, other in zip(*found, strict=True):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+def test_gradnorm_takes_a_loss_that_nothing_trains():
+    network, rule = Network(), bound(GradNorm())
+    losses = network.losses(network.data(0))
+    losses = losses._replace(auxiliary=(losses.auxiliary[0], losses.auxiliary[1].detach()))
+    rule(losses, network.context()).backward()
+    assert torch.isfinite(rule.weights).all() and network.heads[1].weight.grad is not None
 
 
 def test_random_weights_are_positive_sum_to_the_number_of_tasks_and_depend_on_seed_and_step_alone():

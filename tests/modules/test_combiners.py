@@ -298,14 +298,36 @@ def test_the_context_knows_which_parameters_are_shared():
     [
         (AuxiNash(held_out=True), {"meta_split": 0.0}, {}, "`combiner` AuxiNash judges .* Found meta_split=0"),
         (SLGrad(), {"meta_split": 0.0}, {}, r"`combiner` SLGrad judges .* `held_out: false`"),
-        (CombinationNetwork(), {}, {"precision": "16-true"}, r"no loss scaling reaches"),
+        (CombinationNetwork(), {}, {"precision": "16-true"}, r"needs full precision"),
         (DynamicWeightAverage(), {}, {"precision": "bf16-true"}, r"needs full precision.*precision=bf16-true"),
-        (GradientCosine(), {}, {"precision": "16-true"}, r"no loss scaling reaches. Found precision=16-true"),
+        (DynamicWeightAverage(), {}, {"precision": "16-true"}, r"needs full precision.*precision=16-true"),
+        (GradientCosine(), {}, {"precision": "16-true"}, r"needs full precision"),
     ],
 )
 def test_what_a_rule_cannot_work_with(combiner, data, trainer, expected):
     with pytest.raises(InputError, match=expected):
         fit(make(combiner, HumanLabels()), data=data, **trainer)
+
+
+def test_slgrad_refuses_to_look_past_a_parameter():
+    class Prompted(AuxiliaryClassifier):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.prompt = torch.nn.Parameter(torch.ones(()))
+
+        def features(self, image):
+            return super().features(image * self.prompt)
+
+    module = Prompted((5, 5), labeler=HumanLabels(), trunk=Trunk(), combiner=SLGrad())
+    with pytest.raises(InputError, match="must lie in submodules"):
+        fit(module)
+
+
+def test_with_accumulated_gradients_a_teacher_moves_once_a_step(monkeypatch):
+    moved = []
+    monkeypatch.setattr(ExemplarTask, "before_step", lambda task, trunk: moved.append(1))
+    trainer = fit(make(WeightedSum(), None, [ExemplarTask()]), accumulate_grad_batches=2)
+    assert len(moved) == trainer.global_step == 2
 
 
 def test_a_rule_that_draws_further_batches_needs_a_data_module():

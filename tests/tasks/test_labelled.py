@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from auxlight import AuxiliaryTarget, Batch, Labeler, LabelHierarchy
+from auxlight import AuxiliaryTarget, Batch, InputError, Labeler, LabelHierarchy
 from auxlight.tasks import LabelledTask, TaskPlace
 
 TARGET = AuxiliaryTarget(
@@ -118,3 +118,16 @@ def test_given_targets_take_the_labelers_place_inside_their_block_alone():
         raise KeyError
     check(TARGET)
     assert len(task.labeler.seen) == 1
+
+
+def test_weights_that_are_none_are_refused_also_after_images_that_do_not_count():
+    wrong = AuxiliaryTarget(7 * TARGET.probabilities, TARGET.weight)
+    task, features, batch = make(wrong._replace(weight=torch.zeros(3))), torch.randn(3, 5), batch_of([0, 1, 1])
+    task(nn.Identity(), features, batch)  # a warm-up
+    task.labeler.target = wrong
+    with pytest.raises(InputError, match="sum to 1"):
+        task(nn.Identity(), features, batch)
+    for weight in (-1.0, math.nan, math.inf):
+        task.labeler.target = TARGET._replace(weight=torch.tensor([1.0, weight, 1.0]))
+        with pytest.raises(InputError, match=f"weights ≥ 0 that are finite. Found {weight:g}"):
+            task(nn.Identity(), features, batch)
