@@ -228,7 +228,8 @@ class AuxiliaryClassifier(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The step's loss, with logs and metrics."""
-        for task in self.tasks if batch_idx % self.trainer.accumulate_grad_batches == 0 else ():
+        begins = batch_idx % getattr(self._trainer_if_any, "accumulate_grad_batches", 1) == 0  # a step
+        for task in self.tasks if begins else ():
             cast(AuxiliaryTask, task).before_step(self.trunk)
         features, logits, losses, loss = self.step(batch)
         means = losses.means().detach()

@@ -89,7 +89,7 @@ class AuxiliaryTask(nn.Module, ABC):
         return {}
 
     def before_step(self, trunk: nn.Module) -> None:  # most tasks keep no books
-        """Called by `training_step` before each batch; a training loop of one's own calls it, too."""
+        """Called by `training_step` before the first batch of each step; a training loop of one's own calls it, too."""
 
 
 def task_names(tasks: Sequence[AuxiliaryTask]) -> list[str]:
