@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -84,3 +85,8 @@ class PaperPPO(PPO):
             target_kl=target_kl,
             device=device,
         )
+
+    @classmethod
+    def load(cls, *arguments: Any, **options: Any) -> PPO:  # type: ignore[override]
+        """Of an exported agent: see `PPO.load`, which makes a `PPO`."""
+        return PPO.load(*arguments, **options)

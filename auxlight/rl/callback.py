@@ -19,6 +19,7 @@ from auxlight.rl.agent import AgentFactory, PaperPPO
 from auxlight.rl.checks import (
     check_agent,
     check_data,
+    check_discount,
     check_module,
     check_optimizers,
     check_reward,
@@ -187,8 +188,9 @@ class RLAuxCallback(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Histograms, at the step of the epoch's other figures."""
-        if self._played is not None and trainer.is_global_zero and trainer.logger is not None:
-            self._played.write_histograms(trainer.logger, trainer.global_step - 1)
+        if self._played is not None and trainer.is_global_zero:
+            for logger in trainer.loggers:
+                self._played.write_histograms(logger, trainer.global_step - 1)
         self._played = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -255,6 +257,7 @@ class RLAuxCallback(L.Callback):
                 report = player.play(env, steps, progress)
             finally:
                 learner.restore()
+                learner.forget()  # the agent's environment still holds the learner
                 self._learner = None
         labeler.epochs_played += 1
         if name == str(trainer.current_epoch):
@@ -319,7 +322,9 @@ class RLAuxCallback(L.Callback):
     def _make_player(
         self, trainer: L.Trainer, labeler: AgentLabels, env: AuxTaskVecEnv, device: torch.device
     ) -> Player:
-        player = Player(make_agent(self.agent, labeler, env, device), trainer.world_size)
+        agent = make_agent(self.agent, labeler, env, device)
+        check_discount(agent, self.reward)
+        player = Player(agent, trainer.world_size)
         if self._saved is not None:
             player.load_state_dict(self._saved)
             self._saved = None

@@ -69,6 +69,15 @@ def check_optimizers(trainer: L.Trainer) -> None:
         raise InputError("An optimizer must step on one gradient. Found LBFGS, which needs several: choose SGD.")
 
 
+def check_discount(agent: OnPolicyAlgorithm, reward: Reward) -> None:
+    """Say so where rewards of single images are added up over images that have nothing to do with each other."""
+    if isinstance(reward, InfluenceReward) and agent.gamma > 0:
+        rank_zero_warn(
+            "InfluenceReward tells each image what its own label did; in the next batch another image has its place, "
+            f"whose reward a discount above 0 adds to it. Found gamma={agent.gamma:g} of the agent: set it to 0."
+        )
+
+
 def check_trainer(trainer: L.Trainer, kind: type) -> None:
     """The trainer's settings that the game honours."""
     check_whole_parameters("RLAuxCallback", trainer.strategy)

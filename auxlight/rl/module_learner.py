@@ -63,6 +63,10 @@ class ModuleLearner:
         self._task = cast(LabelledTask, module.labelled_task)
         agents = {id(part) for part in labeler.modules()}
         self._parts = [part for part in module.modules() if id(part) not in agents]
+        # What tasks and combiner remember changes in the step, and not in the trunk's forward pass before it.
+        books = {id(part) for owner in (module.tasks, module.combiner) for part in owner.modules()}
+        books -= {id(part) for part in module.trunk.modules()}
+        self._seeing = [part for part in self._parts if id(part) not in books]
         self._canonical: dict[str, Any] | None = None
         self._begun: Begun | None = None
         self._departure: Departure | None = None
@@ -115,8 +119,9 @@ class ModuleLearner:
 
     @torch.no_grad()
     def primary_loss(self, batch: Batch) -> float:
-        """See `Learner.primary_loss`."""
-        with evaluation_mode(self.module), self.trainer.precision_plugin.val_step_context():
+        """See `Learner.primary_loss`; in full precision, for rewards are differences of it."""
+        whole = torch.autocast(self.module.device.type, enabled=False)
+        with evaluation_mode(self.module), self.trainer.precision_plugin.val_step_context(), whole:
             return float(self.module.primary_losses(self.module(batch.image), batch).mean())
 
     def features(self, batch: Batch) -> Tensor:
@@ -126,7 +131,7 @@ class ModuleLearner:
         """
         kept = ConvolutionOutputs(MetaProblem.keep)
         with (
-            lent_buffers(self._parts) as buffers,
+            lent_buffers(self._seeing) as buffers,
             isolated_rng(self._seed()),
             torch.enable_grad(),
             self.trainer.precision_plugin.train_step_context(),
@@ -223,6 +228,10 @@ class ModuleLearner:
         for config, state in zip(configs, self._canonical["schedulers"], strict=True):
             config.scheduler.load_state_dict(copy.deepcopy(state))
         self.trainer.precision_plugin.load_state_dict(copy.deepcopy(self._canonical["precision"]))
+
+    def forget(self) -> None:
+        """Let go of the canonical state, a copy of all weights and of the optimizer on the device."""
+        self._canonical = None
 
     def _seed(self) -> int:
         """Of the next step's dropout masks, where they have to be drawn twice."""

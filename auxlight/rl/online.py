@@ -88,7 +88,7 @@ class OnlineGame:
         policy = self.player.agent.policy
         with torch.autocast(seen.device.type, enabled=False):
             if self.player.agent.rollout_buffer.full:
-                self._learn(policy.predict_values(as_tensors(observed, seen.device)), over=False)
+                self._learn(policy.predict_values(as_tensors(observed, seen.device)))
                 self.player.prepare(self._rollouts.pop(0))
             actions, values, log_probabilities = policy(as_tensors(observed, seen.device))
         target = self.actions.target(actions, batch.primary)
@@ -114,12 +114,13 @@ class OnlineGame:
         self._begins = False
         self._left -= 1
         if self.is_over:
-            self._learn(decision.values, over=True)
+            # The network goes on, so that nothing ends here; the next images are drawn as these were.
+            self._learn(decision.values)
         return Labelled(batch, decision.actions, decision.target, rewards, self.is_over)
 
-    def _learn(self, last_values: Tensor, over: bool) -> None:
+    def _learn(self, next_values: Tensor) -> None:
         agent = self.player.agent
-        agent.rollout_buffer.compute_returns_and_advantage(last_values, np.full(agent.n_envs, over))
+        agent.rollout_buffer.compute_returns_and_advantage(next_values, np.zeros(agent.n_envs, dtype=bool))
         try:
             with (
                 torch.enable_grad(),

@@ -67,3 +67,11 @@ class AgentPolicy(ActorCriticPolicy):
         self.value_net = self.network.value_head
         # The optimizer must hold the heads that act, not the ones that the base class made.
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+    def set_training_mode(self, mode: bool) -> None:
+        """See the base class; eyes that are frozen stay in evaluation mode, or batch norm's statistics would go on."""
+        super().set_training_mode(mode)
+        for part in self.network.eyes.modules() if mode else ():
+            parameters = list(part.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                part.eval()

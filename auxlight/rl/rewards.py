@@ -160,6 +160,10 @@ class InfluenceReward(Reward):
     the derivative is that of a plain SGD step at its rate. Of an own subclass it looks through `primary_losses` and the
     trunk, not through an overridden `features`, `task_losses` or `step`. Online its dropout masks are not the step's.
 
+    An agent needs γ = 0 for it: in the next batch another image has the place of image i. L_primary(θ⁺) is that of
+    training mode, as in MAXL's look-ahead, with batch norm by the evaluation batch; the other rewards measure in
+    evaluation mode, with which it has little in common while batch norm's statistics are young.
+
     Args:
         batch_size: of the evaluation batches.
         held_out: see `Reward`.

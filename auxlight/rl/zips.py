@@ -20,8 +20,8 @@ PARTS = {
 
 
 def export_agent(agent: OnPolicyAlgorithm, path: str | Path) -> None:
-    """Write an agent for ``PPO.load`` and its kin, where auxlight is installed."""
-    agent.save(path)
+    """Write an agent for ``PPO.load`` and its kin, where auxlight is installed; without the images it saw last."""
+    agent.save(path, exclude=["_last_obs", "_last_episode_starts"])
 
 
 def import_agent(network: AgentNetwork, path: str | Path) -> None:

@@ -60,7 +60,7 @@ def fit_digits():
         module = MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, labeler=labeler)
         L.seed_everything(0, verbose=False)
         before, watch = copy.deepcopy(module.state_dict()), EveryEpoch()
-        callbacks = [watch, RLAuxCallback(agent=partial(PaperPPO, n_epochs=2, n_steps=3), **options)]
+        callbacks = [watch, RLAuxCallback(agent=partial(PaperPPO, n_epochs=2, n_steps=3, gamma=0.0), **options)]
         # In a validation the devices' buffers become the first one's.
         arguments = TRAINER | {"check_val_every_n_epoch": 2 if labeler.takes_snapshots else 1}
         L.Trainer(devices=2, strategy="ddp", callbacks=callbacks, **arguments).fit(module, data)

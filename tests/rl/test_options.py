@@ -5,9 +5,12 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from sb3_contrib import TRPO, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3.common.buffers import RolloutBuffer
 from torch.optim import LBFGS, SGD
+from torch.utils.tensorboard import SummaryWriter
 
 from auxlight import (
     VGG,
@@ -16,6 +19,7 @@ from auxlight import (
     AuxiliaryTarget,
     BatchReward,
     DigitsDataModule,
+    ExemplarTask,
     ImprovementReward,
     InfluenceReward,
     InputError,
@@ -24,6 +28,7 @@ from auxlight import (
     SLGrad,
 )
 from auxlight.combiners import WeightedSum
+from auxlight.networks.buffers import evaluation_mode
 from auxlight.rl import PaperPPO
 from auxlight.rl.module_learner import ModuleLearner
 from auxlight.rl.player import EpochMeans
@@ -85,7 +90,8 @@ def fit(epochs=1, ckpt_path=None, labeler=None, kind=Watched, module_arguments=N
     labeler = AgentLabels(weighted=True, feature_dim=16, **(labeler or {}))
     arguments = {"optimizer": partial(SGD, lr=0.05, momentum=0.9)} | (module_arguments or {})
     module = kind(data.hierarchy, depth=11, width=0.0625, labeler=labeler, **arguments)
-    options = {"agent": partial(PaperPPO, n_epochs=2), "reward": BATCH()} | options
+    gamma = 0.0 if isinstance(options.get("reward"), InfluenceReward) else 0.99
+    options = {"agent": partial(PaperPPO, n_epochs=2, gamma=gamma), "reward": BATCH()} | options
     callback, around = RLAuxCallback(**options), Around()
     trainer = L.Trainer(max_epochs=epochs, callbacks=[around, callback, *extra], **TRAINER)
     trainer.fit(module, data, ckpt_path=ckpt_path)
@@ -129,7 +135,7 @@ RESUMED = {
     "online": ("own", "improvement", {"online": True}),
     "online, half": ("shared, label shown", "influence", {"online": True, "epoch_fraction": 0.5}),
     "A2C": ("shared", "batch", {"agent": partial(A2C, n_steps=2)}),
-    "A2C online": ("shared", "influence", {"agent": partial(A2C, n_steps=2), "online": True}),
+    "A2C online": ("shared", "influence", {"agent": partial(A2C, n_steps=2, gamma=0.0), "online": True}),
 }
 
 
@@ -349,6 +355,13 @@ class MixedUp(Watched):
         return super().step(batch._replace(image=0.5 * batch.image + 0.5 * batch.image.flip(0)))
 
 
+class Teaching(Watched):
+    """A task that moves a teacher before each step, and notes how often."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, tasks=[ExemplarTask()], **options)
+
+
 def in_step(kind, check):
     """Calls `check(trainer, module, labeler, batch)` before the first step of a fit in double precision."""
 
@@ -369,7 +382,7 @@ def in_step(kind, check):
     assert callback.called
 
 
-@pytest.mark.parametrize("kind", [Watched, AveragingTrunk, TwoPasses, Neck, MixedUp])
+@pytest.mark.parametrize("kind", [Watched, AveragingTrunk, TwoPasses, Neck, MixedUp, Teaching])
 def test_a_step_that_the_agent_has_seen_the_features_of_is_the_same_step(kind):
     def check(trainer, module, labeler, batch):
         target = labeler.actions.target(torch.stack([batch.index % 10, batch.index % 21], 1), batch.primary)
@@ -381,6 +394,7 @@ def test_a_step_that_the_agent_has_seen_the_features_of_is_the_same_step(kind):
             if seen:
                 learner.features(batch)
                 assert_equal(dict(module.state_dict()), dict(before))
+            torch.manual_seed(0)  # of Exemplar's crops
             learner.train_on(batch, target)
             ends.append(copy.deepcopy(module.state_dict()))
             learner.restore()
@@ -389,7 +403,7 @@ def test_a_step_that_the_agent_has_seen_the_features_of_is_the_same_step(kind):
         for name, value in ends[0].items():
             torch.testing.assert_close(ends[1][name], value, rtol=1e-12, atol=1e-12, msg=name)
             if "running_mean" in name or name.endswith("average"):
-                assert "labeler" in name or not torch.equal(value, before[name])
+                assert "labeler" in name or "teacher" in name or not torch.equal(value, before[name])
 
     in_step(kind, check)
 
@@ -449,7 +463,9 @@ def test_an_exported_agent_acts_the_same_elsewhere(tmp_path):
     _, module, callback, _ = fit()
     callback.export_agent(tmp_path / "agent.zip")
     image = torch.randn(20, 3, 32, 32)
-    actions, _ = PPO.load(tmp_path / "agent.zip").predict(image.numpy(), deterministic=True)
+    elsewhere = PaperPPO.load(tmp_path / "agent.zip")
+    assert type(elsewhere) is PPO and elsewhere._last_obs is None
+    actions, _ = elsewhere.predict(image.numpy(), deterministic=True)
     assert_equal(torch.as_tensor(actions), module.labelled_task.labeler.network.act(image))
 
 
@@ -523,12 +539,14 @@ def test_every_fit_but_a_resumed_one_starts_from_it(tmp_path):
 
 @pytest.mark.parametrize("online", [False, True])
 def test_frozen_eyes_stay_as_they_are(online):
-    trunk = VGG(11, 0.0625, norm="group")
-    trunk.layers[0].requires_grad_(False)
-    frozen = {name for name, parameter in trunk.named_parameters() if not parameter.requires_grad}
+    """Batch norm's statistics with them."""
+    trunk = VGG(11, 0.0625, norm="batch")
+    trunk.layers[:3].requires_grad_(False)
+    frozen = {f"layers.{name}" for name in trunk.layers[:3].state_dict()}
     _, module, _, around = fit(labeler={"trunk": trunk}, online=online)
-    for name, value in module.labelled_task.labeler.network.named_parameters():
+    for name, value in module.labelled_task.labeler.network.state_dict().items():
         assert torch.equal(value, around.agent[name]) == (name.removeprefix("eyes.") in frozen), name
+    assert any("running_mean" in name for name in frozen)
     assert frozen and not any(p.requires_grad for p in module.labelled_task.labeler.network.parameters())
 
 
@@ -608,6 +626,56 @@ def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path):
     trainer.save_checkpoint(tmp_path / "a2c.ckpt")
     with pytest.raises(InputError, match="Found PaperPPO instead of A2C"):
         fit(epochs=2, ckpt_path=tmp_path / "a2c.ckpt")
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.99])
+def test_influence_with_a_discount_is_announced(gamma, recwarn):
+    fit(reward=InfluenceReward(32), agent=partial(PaperPPO, n_epochs=1, gamma=gamma))
+    said = [str(warning.message) for warning in recwarn if "discount" in str(warning.message)]
+    assert len(said) == (gamma > 0) and all("gamma=0.99 of the agent: set it to 0" in one for one in said)
+
+
+def test_online_nothing_ends_with_an_epoch(monkeypatch):
+    """The main network goes on from there."""
+    ends = []
+    learn = RolloutBuffer.compute_returns_and_advantage
+
+    def watched(buffer, last_values, dones):
+        ends.append(bool(dones.any()))
+        learn(buffer, last_values, dones)
+
+    monkeypatch.setattr(RolloutBuffer, "compute_returns_and_advantage", watched)
+    fit(online=True)
+    assert ends == [False]
+
+
+def test_a_loss_is_measured_in_full_precision_whatever_the_trainers():
+    class Measuring(L.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            learner = ModuleLearner(trainer, module, module.labelled_task.labeler)
+            with evaluation_mode(module), torch.no_grad():
+                expected = float(module.primary_losses(module(batch.image), batch).mean())
+            assert learner.primary_loss(batch) == pytest.approx(expected, rel=1e-6)
+            self.checked = True
+
+    callback = Measuring()
+    data = DigitsDataModule(num_train=200, batch_size=50)
+    labeler = AgentLabels(feature_dim=16, untrained=True)
+    module = MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, labeler=labeler)
+    arguments = TRAINER | {"precision": "bf16-mixed", "limit_train_batches": 1, "limit_val_batches": 0}
+    L.Trainer(max_epochs=1, callbacks=[callback], **arguments).fit(module, data)
+    assert callback.checked
+
+
+def test_histograms_are_written_whichever_logger_is_first(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(SummaryWriter, "add_histogram", lambda writer, name, *_: written.append(name))
+    loggers = [CSVLogger(tmp_path), TensorBoardLogger(tmp_path)]
+    data = DigitsDataModule(num_train=200, batch_size=50)
+    module = MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, labeler=AgentLabels(feature_dim=16))
+    arguments = TRAINER | {"logger": loggers, "limit_train_batches": 1, "limit_val_batches": 0}
+    L.Trainer(max_epochs=1, callbacks=[RLAuxCallback(reward=BATCH())], **arguments).fit(module, data)
+    assert written
 
 
 def test_minibatches_that_do_not_divide_a_rollout_are_announced():

@@ -43,7 +43,7 @@ def fit(snapshot, epochs=2, **options):
     data = DigitsDataModule(num_train=200, batch_size=50)
     labeler = AgentLabels(weighted=True, feature_dim=16, shared_trunk=True, snapshot=snapshot)
     module, asked = MultiHeadVGG(data.hierarchy, depth=11, width=0.0625, labeler=labeler), Asked()
-    callback = RLAuxCallback(agent=partial(PaperPPO, n_epochs=1), reward=InfluenceReward(32), **options)
+    callback = RLAuxCallback(agent=partial(PaperPPO, n_epochs=1, gamma=0.0), reward=InfluenceReward(32), **options)
     L.Trainer(max_epochs=epochs, callbacks=[asked, callback], **TRAINER).fit(module, data)
     return labeler, asked
 
