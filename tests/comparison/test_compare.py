@@ -1,5 +1,6 @@
 """`auxlight compare`: real runs in processes of their own, and what is made of them."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ from auxlight import InputError
 from auxlight.cli import main
 from auxlight.comparison import Common, Comparison, Method, Processes, Tuning, run_all
 from auxlight.comparison.archive import pack, unpack
+from auxlight.comparison.commands import command
 from auxlight.comparison.report import write_report
 from auxlight.comparison.results import table
 
@@ -54,6 +56,15 @@ def pretend(run, test, validation=0.5, seconds=10.0):
     result |= {"cpu_seconds": seconds, "device": "CPU"}
     result["versions"] = {"torch": "2.14.1", "lightning": "2.6.6"}
     run.result.write_text(json.dumps(result))
+
+
+def fit_here(*runs):
+    """In this process, without the seconds in which another one imports everything; what diverges ends in an error."""
+    for run in runs:
+        run.folder.mkdir(parents=True)
+        with contextlib.suppress(SystemExit):
+            main(command(run))
+        assert run.result.is_file()
 
 
 def test_runs_are_real_fits_that_are_not_repeated(tmp_path, capsys):
@@ -127,8 +138,9 @@ def test_a_broken_run_is_reported_and_the_others_finish(tmp_path, capsys, monkey
     assert "aux_weight" in reason and f"see {log}: {reason.removeprefix('auxlight: error: ')}" in printed.err
 
 
-def test_a_run_that_diverges_is_judged_by_what_it_was_before(tmp_path):
+def test_a_run_that_diverges_is_judged_by_what_it_was_before(tmp_path, monkeypatch):
     """Its rate explodes in the second epoch of three; in the tuning as in the comparison, with a rule or without."""
+    monkeypatch.setattr("sys.argv", ["auxlight"])
     explodes = [*TINY, "--trainer.max_epochs=3", "--model.scheduler=StepLR", "--model.scheduler.step_size=1"]
     explodes += ["--model.scheduler.gamma=1e30"]
     own: dict = {"arguments": explodes, "grid": {"model.focal_gamma": [0, 2]}}
@@ -140,7 +152,7 @@ def test_a_run_that_diverges_is_judged_by_what_it_was_before(tmp_path):
     for runs in (study.tuning_runs, study.runs):
         for run in [run for run in runs() if run.method == "single"]:
             pretend(run, 0.5)
-        assert run_all(runs(), Processes(2)) == []
+        fit_here(*[run for run in runs() if run.method != "single"])
     for method in ("rule", "plain"):
         row = table(study).set_index("method").loc[method]
         assert row["diverged"] and row["epochs"] == 1 and row["test_accuracy"] > 0.3
@@ -175,13 +187,14 @@ def test_the_report_says_what_may_be_said(tmp_path):
 
 def test_the_papers_protocol_is_the_mean_of_the_last_epochs(tmp_path, monkeypatch):
     """Of each, also of those that are not validated."""
+    monkeypatch.setattr("sys.argv", ["auxlight"])
     monkeypatch.setattr("auxlight.comparison.spec.PAPERS_EPOCHS", 2)
     words = [*TINY, "--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=3", "--data.batch_size=50"]
     scale = Common([str(CONFIGS / "data/digits.yaml"), str(CONFIGS / "small.yaml")], words)
     study = Comparison(methods("single"), [0], common=scale, protocol="paper", folder=tmp_path)
     (run,) = study.runs()
     assert run.folder != comparison(tmp_path, "single", epochs=3).runs()[0].folder
-    assert run_all([run]) == []
+    fit_here(run)
     result = json.loads(run.result.read_text())
     assert len(result["epochs"]) == 1 and len(result["test_accuracies"]) == 2
     assert result["last_epochs"] == pytest.approx(sum(result["test_accuracies"]) / 2)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from auxlight import InputError
-from auxlight.comparison import Comparison, Method, Processes, Tuning, run_all
+from auxlight.comparison import Comparison, Method, Tuning
 from auxlight.comparison.check import check_arguments
 from auxlight.comparison.report import write_report
 from auxlight.comparison.results import table
 from auxlight.comparison.tuning import as_arguments
-from tests.comparison.test_compare import CONFIGS, TINY, Common, pretend
+from tests.comparison.test_compare import CONFIGS, TINY, Common, fit_here, pretend
 
 LR = "model.optimizer.init_args.lr"
 
@@ -86,15 +86,16 @@ def test_equal_settings_leave_the_first():
     assert as_arguments({"a.b": 0.5, "c": True, "d": "x"}) == ["--a.b=0.5", "--c=true", "--d=x"]
 
 
-def test_real_runs_are_tuned_without_a_look_at_the_test_set(tmp_path):
+def test_real_runs_are_tuned_without_a_look_at_the_test_set(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("sys.argv", ["auxlight"])
     scale = Common([str(CONFIGS / "data/digits.yaml"), str(CONFIGS / "small.yaml")], [*TINY, "--trainer.max_epochs=1"])
     methods = {"single": Method([str(CONFIGS / "single.yaml")], control=True)}
     mine = Comparison(methods, [0], common=scale, tuning=Tuning({LR: [1e-9, 0.05]}, 2, [100]), folder=tmp_path)
-    assert run_all(mine.tuning_runs(), Processes(2)) == []
+    fit_here(*mine.tuning_runs())
+    assert "test/accuracy" not in capfd.readouterr().out
     for run in mine.tuning_runs():
         result = json.loads(run.result.read_text())
         assert result["test"] == {} and len(result["epochs"]) == 1 and result["validation"] > 0
-        assert "test/accuracy" not in (run.folder / "log.txt").read_text()
     scores = [json.loads(run.result.read_text())["validation"] for run in mine.tuning_runs()]
     assert mine.chosen("data", "single") == {LR: [1e-9, 0.05][scores.index(max(scores))]}
 
