@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 from urllib.request import urlopen
 
 import pytest
@@ -65,6 +66,13 @@ def commands(block, folder):
     return found
 
 
+def fit_here(words, about, files, folder, cwd, threads):
+    """A run of a comparison without a process of its own, which takes seconds to import everything."""
+    Path(folder).mkdir(parents=True)
+    main(words)
+    return True
+
+
 def run(words, folders, look):
     """A command as written, from a folder that holds configs/, data/ and photos/, but short, and on one device."""
     short = {"5000": "300", **folders}
@@ -79,7 +87,8 @@ def run(words, folders, look):
         if not Path("configs").exists():
             Path("configs").symlink_to(ROOT / "configs")
         short_run = ["--trainer.max_epochs=1", *VGG, "--data.num_train=200", "--inspection.every_n_epochs=0"]
-        main([*words, "--seeds=[0]", *(f"--common.arguments+={word}" for word in short_run)])
+        with mock.patch("auxlight.comparison.runner.fit", fit_here):
+            main([*words, "--jobs=1", "--seeds=[0]", *(f"--common.arguments+={word}" for word in short_run)])
         return
     for option in ("--trainer.devices", "--trainer.num_nodes"):  # tests/modules/test_ddp.py has two processes
         if option in words:
