@@ -33,7 +33,9 @@ def read(words: Sequence[str]) -> tuple[Comparison, dict[str, Any]]:
     parser.add_argument("--ray", type=str, help="A Ray cluster runs them: local, auto, or a cluster's address.")
     parser.add_argument("--cpus_per_run", type=int, default=1, help="Cores of a run on a Ray cluster.")
     parser.add_argument("--gpus_per_run", type=float, default=0.0, help="GPUs of a run on a Ray cluster.")
-    parser.add_argument("--report_only", type=bool, default=False, help="Run nothing, write the report.")
+    parser.add_argument(
+        "--report_only", type=bool, default=False, help="Run nothing, write the report; an archive is only read."
+    )
     with one_line(parser):
         arguments = parser.instantiate(parser.parse_args(list(words))).as_dict()
     names = ("jobs", "ray", "cpus_per_run", "gpus_per_run", "report_only")
@@ -87,7 +89,8 @@ def main(words: Sequence[str]) -> None:
         print("Stopped. Start again to go on from the last checkpoints.", file=sys.stderr)
         raise SystemExit(130) from None
     finally:  # also what was under way when it was interrupted, and has finished since
-        unkept = _try_to_pack(comparison)
+        reads = options["report_only"] and comparison.archive is not None  # an archive stays as it is
+        unkept = "" if reads else _try_to_pack(comparison)
     path = write_report(comparison)
     print(path.read_text())
     if unkept:

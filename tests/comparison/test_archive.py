@@ -9,7 +9,7 @@ import pytest
 from auxlight import InputError
 from auxlight.comparison import run_all
 from auxlight.comparison.archive import pack, unpack
-from auxlight.comparison.cli import main
+from auxlight.comparison.cli import main, read
 from auxlight.comparison.report import write_report
 from auxlight.comparison.results import table
 from tests.comparison.test_compare import CONFIGS, comparison, fit_here, pretend
@@ -140,6 +140,20 @@ def test_an_archive_that_cannot_be_read_for_a_while_holds_no_run_up(tmp_path, mo
         main([f"--config={spec}", f"--folder={tmp_path / 'runs'}", f"--archive={archive}"])
     printed = capsys.readouterr()
     assert "| single | 2 |" in printed.out and printed.err.count("in no table yet") == 2
+
+
+def test_a_report_alone_leaves_the_archive_as_it_is(tmp_path, capsys):
+    archive, spec = tmp_path / "archive", tmp_path / "study.yaml"
+    spec.write_text(f"methods:\n  single: {{configs: ['{CONFIGS}/single.yaml'], control: true}}\nseeds: [0]\n")
+    words = [f"--config={spec}", f"--folder={tmp_path / 'runs'}", f"--archive={archive}"]
+    study = read(words)[0]
+    pretend(study.runs()[0], 0.7)
+    pack(study, archive)
+    runs = archive / "runs.csv"
+    runs.write_text(runs.read_text().replace("repeated", "elsewhere"))
+    before = runs.read_text()
+    main([*words, "--report_only=true"])
+    assert runs.read_text() == before and "| single | 1 |" in capsys.readouterr().out
 
 
 def test_no_archive_yet(tmp_path):
