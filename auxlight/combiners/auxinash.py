@@ -11,7 +11,7 @@ from auxlight.combiners.bargaining import Bargain, bargain
 from auxlight.combiners.base import TaskLosses
 from auxlight.combiners.context import StepContext
 from auxlight.combiners.gradients import TaskGradients, TaskWeights, Update
-from auxlight.combiners.learned import LearnedCombiner, MakeOptimizer, full_precision
+from auxlight.combiners.learned import LearnedCombiner, MakeOptimizer
 from auxlight.errors import InputError
 from auxlight.implicit import check_series, implicit_gradient
 
@@ -148,7 +148,7 @@ def preference_gradient(solved: Bargain, context: StepContext, terms: int, eta: 
         terms: of the Neumann series beyond the first.
         eta: η of the series.
     """
-    with torch.enable_grad(), full_precision(context.shared[0]):
+    with torch.enable_grad(), torch.autocast(context.shared[0].device.type, enabled=False):
         judged, means = context.judged(), context.another().means()
         alpha = solved.weights.to(means, copy=True).requires_grad_()
         (slope,) = implicit_gradient(

@@ -11,7 +11,7 @@ from torch.optim import SGD
 
 from auxlight.combiners.base import TaskLosses
 from auxlight.combiners.context import StepContext
-from auxlight.combiners.learned import LearnedCombiner, MakeOptimizer, full_precision
+from auxlight.combiners.learned import LearnedCombiner, MakeOptimizer
 from auxlight.errors import InputError
 from auxlight.implicit import check_series, implicit_gradient
 
@@ -107,14 +107,14 @@ class CombinationNetwork(LearnedCombiner):
         else:
             means = losses.means()
             inputs = (means + (context.average({"means": means.detach()})["means"] - means).detach())[None]
-        with full_precision(inputs):
+        with torch.autocast(inputs.device.type, enabled=False):
             total: Tensor = functional_call(self.network, parameters, (inputs,)).mean()
         return total + losses.means()[0] if self.hidden else total
 
     def learn_network(self, context: StepContext) -> None:
         """φ's step."""
         context.check_shared()
-        with torch.enable_grad(), full_precision(context.shared[0]):
+        with torch.enable_grad(), torch.autocast(context.shared[0].device.type, enabled=False):
             phi = {name: p.detach().requires_grad_() for name, p in self.network.named_parameters()}
             judged, training = context.judged(), self.combined(context.another(), phi, context)
             slopes = implicit_gradient(

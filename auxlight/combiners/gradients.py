@@ -40,7 +40,7 @@ class TaskGradients(NamedTuple):
         shared, own = context.shared, [dict[int, Tensor]() for _ in context.own]
         matrix = shared[0].new_empty(len(losses), sum(p.numel() for p in shared), requires_grad=False)
         for number, loss in enumerate(losses):
-            slopes = _slopes(loss, [*shared, *context.own], retain_graph=number < len(losses) - 1)
+            slopes = task_slopes(loss, [*shared, *context.own], retain_graph=number < len(losses) - 1)
             parts = zip(slopes[: len(shared)], shared, strict=True)
             torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in parts], out=matrix[number])
             for rows, slope in zip(own, slopes[len(shared) :], strict=True):
@@ -80,7 +80,8 @@ def check_finite(*values: Tensor) -> None:
         )
 
 
-def _slopes(mean: Tensor, parameters: list[nn.Parameter], retain_graph: bool) -> Sequence[Tensor | None]:
+def task_slopes(mean: Tensor, parameters: list[nn.Parameter], retain_graph: bool) -> Sequence[Tensor | None]:
+    """A task's gradient for each parameter; None where its loss does not depend on it."""
     if not mean.requires_grad:  # a task without a label in this batch
         return [None] * len(parameters)
     return torch.autograd.grad(mean, parameters, retain_graph=retain_graph, allow_unused=True)

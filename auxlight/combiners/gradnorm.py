@@ -8,7 +8,7 @@ from torch.optim import Adam
 
 from auxlight.combiners.base import TaskLosses
 from auxlight.combiners.context import StepContext
-from auxlight.combiners.gradients import check_finite
+from auxlight.combiners.gradients import check_finite, task_slopes
 from auxlight.combiners.learned import LearnedCombiner, MakeOptimizer
 from auxlight.errors import InputError
 
@@ -53,12 +53,8 @@ class GradNorm(LearnedCombiner):
         total = (self.weights.detach().clone() * means).sum()
         self.note("weight", self.weights.clone())
         layer = context.last_layer
-        slopes = [
-            torch.autograd.grad(mean, layer, retain_graph=True, materialize_grads=True)[0]
-            if mean.requires_grad  # a task without a label in this batch
-            else torch.zeros_like(layer)
-            for mean in scalars
-        ]
+        found = [task_slopes(mean, [layer], retain_graph=True)[0] for mean in scalars]
+        slopes = [torch.zeros_like(layer) if slope is None else slope for slope in found]
         slopes_and_means = context.average({"slopes": torch.stack(slopes), "means": means.detach()})
         norms = slopes_and_means["slopes"].flatten(1).norm(dim=1)
         check_finite(norms, slopes_and_means["means"])

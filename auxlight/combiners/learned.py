@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
@@ -14,23 +13,14 @@ from auxlight.combiners.context import StepContext
 from auxlight.combiners.gradients import check_finite
 from auxlight.errors import InputError
 
-
-def full_precision(where: Tensor) -> torch.autocast:
-    """Inside, nothing of a mixed precision: half a precision rounds away what a rule learns, and bends its gradients.
-
-    Args:
-        where: a tensor of the device.
-    """
-    return torch.autocast(where.device.type, enabled=False)
-
-
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 
 
 class LearnedCombiner(Combiner):
     """A rule with parameters that its own optimizer moves; both are part of a checkpoint.
 
-    The parameters do not require a gradient: the main optimizer and DDP leave them alone.
+    The parameters do not require a gradient: the main optimizer and DDP leave them alone. What they learn is computed
+    in full precision, of which mixed precision would round a part away.
 
     Args:
         optimizer: parameters → optimizer.

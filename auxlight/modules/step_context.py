@@ -50,12 +50,13 @@ def step_context(module: AuxiliaryClassifier, batch: Batch, seed: int | None = N
     def derivatives(direction: Sequence[Tensor]) -> list[Tensor]:
         network = _SampleLosses(module)
         names = {id(parameter): name for name, parameter in network.named_parameters()}
-        if any(id(p) not in names and v.any() for p, v in zip([*shared, *own], direction, strict=True)):
+        parts = list(zip([*shared, *own], direction, strict=True))
+        if any(id(p) not in names and v.any() for p, v in parts):
             raise InputError(
                 f"`combiner` {type(module.combiner).__name__} looks along all parameters that train, which must lie in "
                 "submodules. Found one that is an attribute of the module itself: wrap it in a torch.nn.ParameterList."
             )
-        pairs = [(names[id(p)], p, v) for p, v in zip([*shared, *own], direction, strict=True) if id(p) in names]
+        pairs = [(names[id(p)], p, v) for p, v in parts if id(p) in names]
         theta, along = ({name: p.detach() for name, p, _ in pairs}, {name: v for name, _, v in pairs})
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(module.device.type, enabled=False))

@@ -34,8 +34,8 @@ def check_target(target: object, size: int, labeler: Labeler) -> None:
     if found != shapes:
         raise InputError(f"{rule} probabilities of shape {shapes[0]} and weights of shape {shapes[1]}. Found {found}.")
     weights = target.weight.detach()
-    if not ((weights >= 0) & weights.isfinite()).all():
-        wrong = weights[~((weights >= 0) & weights.isfinite())]
+    wrong = weights[~((weights >= 0) & weights.isfinite())]
+    if len(wrong):
         raise InputError(f"{rule} weights ≥ 0 that are finite. Found {float(wrong[0]):g} among them.")
     counted = target.probabilities.detach().float()[target.weight > 0]
     sums = counted.sum(1)
