@@ -117,6 +117,8 @@ class Comparison:
         tuning: what each method may choose first, by validation; by default nothing.
         protocol: "validation": the test accuracy of the checkpoint that validated best, read once; "paper": the mean
             test accuracy after each of the last 15 epochs, as the RL-AUX paper reports it.
+        images_by_seed: each seed draws training and validation images of its own, too (``data.seed``), so that
+            intervals and p are also of other images; by default all seeds share theirs.
         folder: of runs, table and report.
         archive: a further folder, for version control: the table of all finished runs and that of their epochs are
             kept there, and what is in them does not run again.
@@ -134,6 +136,7 @@ class Comparison:
         reference: str | None = None,
         tuning: Tuning | None = None,
         protocol: Literal["validation", "paper"] = "validation",
+        images_by_seed: bool = False,
         folder: str | Path = "logs/compare",
         archive: str | Path | None = None,
     ) -> None:
@@ -143,6 +146,7 @@ class Comparison:
         self.common = common or Common()
         self.tuning = tuning
         self.protocol = protocol
+        self.images_by_seed = images_by_seed
         self.folder = Path(folder)
         self.archive = None if archive is None else Path(archive)
         if not methods or not self.controls:
@@ -243,6 +247,8 @@ class Comparison:
         parts = (self.methods[method], self.data[data], self.common)
         configs = [path for part in parts for path in part.configs]
         arguments = [*(word for part in parts for word in part.arguments), *as_arguments(setting)]
+        if self.images_by_seed:
+            arguments.append(f"--data.seed={seed}")
         words = (*(word for path in configs for word in ("--config", path)), *arguments)
         # What the configs say belongs to the run: one that has changed, but for comments, makes another run of it.
         named = _files(arguments)

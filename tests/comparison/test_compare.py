@@ -271,6 +271,17 @@ def test_another_config_is_another_run(tmp_path):
     assert folders[0] != folders[1]
 
 
+def test_each_seed_may_have_images_of_its_own_the_same_for_all_methods(tmp_path):
+    shared, own = (
+        Comparison(methods("single", "human"), [0, 3], images_by_seed=new, folder=tmp_path) for new in (False, True)
+    )
+    assert not any("--data.seed" in word for run in shared.runs() for word in run.words)
+    assert [(run.method, run.seed, run.words[-1]) for run in own.runs()] == [
+        (name, seed, f"--data.seed={seed}") for seed in (0, 3) for name in ("single", "human")
+    ]
+    assert not {run.folder for run in shared.runs()} & {run.folder for run in own.runs()}
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [
