@@ -1,4 +1,4 @@
-"""What is measured of a network at the end of an epoch."""
+"""What is measured of a network beside its metrics."""
 
 import math
 from typing import Any, cast
@@ -26,6 +26,26 @@ def trunk_gradients(trainer: L.Trainer, module: L.LightningModule) -> dict[str, 
         return {}
     batch = trainer.strategy.batch_to_device(data.sample("val", GRADIENT_IMAGES, 0))
     return {name: value for name, value in task_gradients(module, batch).items() if math.isfinite(value)}
+
+
+class StepLength:
+    """How far a step moves the trunk: 0 before the first one that is measured, and where there is no trunk."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self._before: list[torch.Tensor] = []
+
+    def begin(self, module: L.LightningModule) -> None:
+        """Before the step, where the trunk stands."""
+        if isinstance(module, AuxiliaryClassifier):
+            self._before = [parameter.detach().clone() for parameter in module.trunk.parameters()]
+
+    def end(self, module: L.LightningModule) -> None:
+        """And after it, how far it went; nothing where none has begun."""
+        if self._before and isinstance(module, AuxiliaryClassifier):
+            pairs = zip(self._before, module.trunk.parameters(), strict=True)
+            self.value = sum(float((after.detach() - before).square().sum()) for before, after in pairs) ** 0.5
+            self._before = []
 
 
 @torch.no_grad()

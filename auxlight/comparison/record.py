@@ -2,16 +2,15 @@
 
 import json
 import math
-import time
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import torch
 
 from auxlight.batch import Batch
 from auxlight.comparison.clock import TrainingClock
-from auxlight.comparison.measures import accuracy_on_test, logged, trunk_gradients
+from auxlight.comparison.measures import StepLength, accuracy_on_test, logged, trunk_gradients
+from auxlight.comparison.progress_file import ProgressFile, num_epochs
 from auxlight.comparison.provenance import commit, device, versions
 from auxlight.errors import DivergedError, InputError
 from auxlight.inspection.record import LabelRecorder
@@ -53,17 +52,16 @@ class RunRecord(L.Callback):
         self.test_accuracies: list[float] = []
         self.commits = [commit()]
         self.clock = TrainingClock()
-        self._update = 0.0
         self._trained: int | None = None  # epochs, once the fit is over
         self._diverged = False
         self._chance = 0.0
-        self._before: list[torch.Tensor] = []
         self._labels = LabelRecorder()
-        self._progress: dict[str, float | None] = {}
+        self._last_step = StepLength()  # of an epoch
+        self._progress = ProgressFile(self.folder / "progress.json")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check that there are as many epochs as the protocol asks for."""
-        if self.last_epochs and (_epochs(trainer) or 0) < self.last_epochs:
+        if self.last_epochs and (num_epochs(trainer) or 0) < self.last_epochs:
             raise InputError(
                 f"The paper's protocol needs `max_epochs` of {self.last_epochs} at least. "
                 f"Found max_epochs={trainer.max_epochs}."
@@ -71,9 +69,7 @@ class RunRecord(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The clocks start before the first epoch, and an agent's in it."""
-        epoch = trainer.current_epoch
-        self._progress = {"first": epoch, "epoch": epoch, "epochs": _epochs(trainer), "start": time.time()}
-        self._say(trainer)
+        self._progress.begin(trainer)
         self.clock.start()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -81,21 +77,18 @@ class RunRecord(L.Callback):
         self._labels.reset()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Before an epoch's last step, where the trunk stands."""
-        if trainer.is_last_batch and isinstance(pl_module, AuxiliaryClassifier):
-            self._before = [parameter.detach().clone() for parameter in pl_module.trunk.parameters()]
+        """An epoch's last step is measured."""
+        if trainer.is_last_batch:
+            self._last_step.begin(pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """And after it, how far it went; and each step's labels."""
+        """And each step's labels are kept."""
         task = getattr(pl_module, "labelled_task", None)
         if task is not None and task.target is not None and isinstance(batch, Batch):
             self._labels.add(batch, task.target)
-        if self._before and isinstance(pl_module, AuxiliaryClassifier):
-            pairs = zip(self._before, pl_module.trunk.parameters(), strict=True)
-            squares = sum(float((after.detach() - before).square().sum()) for before, after in pairs)
-            self._update, self._before = squares**0.5, []
+        self._last_step.end(pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validation is no training."""
@@ -106,7 +99,7 @@ class RunRecord(L.Callback):
         """A point of the curves."""
         if trainer.sanity_checking:
             return
-        numbers = {"trunk/update_norm": self._update, **trunk_gradients(trainer, pl_module)}
+        numbers = {"trunk/update_norm": self._last_step.value, **trunk_gradients(trainer, pl_module)}
         labels = self._labels.labels()
         if labels is not None and isinstance(pl_module, AuxiliaryClassifier):
             found = label_usage(labels, pl_module.hierarchy)
@@ -131,13 +124,8 @@ class RunRecord(L.Callback):
             self.epochs[-1] |= logged(trainer)  # what is logged of training comes after validation
         if self.last_epochs and trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
             self.test_accuracies.append(accuracy_on_test(trainer, pl_module))
-        self._say(trainer, epoch=trainer.current_epoch + 1)
+        self._progress.say(trainer, trainer.current_epoch + 1)
         self.clock.start()
-
-    def _say(self, trainer: L.Trainer, **new: float) -> None:
-        if self._progress:  # what is only validated or tested does not train
-            self._progress |= {**new, "time": time.time()}
-            self._leave(trainer, "progress.json", self._progress)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The end of a run that is not tested."""
@@ -189,13 +177,9 @@ class RunRecord(L.Callback):
             "commit": " ".join(self.commits),
             "versions": versions(),
         }
-        self._say(trainer)
-        self._leave(trainer, "result.json", result)
-
-    def _leave(self, trainer: L.Trainer, name: str, content: dict[str, Any]) -> None:
-        """A whole file at once, by one device: others may read it meanwhile."""
-        if trainer.is_global_zero:
-            write_whole(self.folder / name, json.dumps(content))
+        self._progress.say(trainer, self._trained or 0)
+        if trainer.is_global_zero:  # whole, for others may read it meanwhile
+            write_whole(self.folder / "result.json", json.dumps(result))
 
     def state_dict(self) -> dict[str, Any]:
         """The curves, and how long they took."""
@@ -213,8 +197,3 @@ class RunRecord(L.Callback):
         self.commits = list(dict.fromkeys([*state_dict["commits"], *self.commits]))  # a run of several says so
         self.epochs, self.test_accuracies = state_dict["epochs"], state_dict["test_accuracies"]
         self.clock.spent = state_dict["spent"]
-
-
-def _epochs(trainer: L.Trainer) -> int | None:
-    """Of the run; None where only its steps or its time are limited."""
-    return trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
