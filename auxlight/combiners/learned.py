@@ -19,8 +19,8 @@ MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 class LearnedCombiner(Combiner):
     """A rule with parameters that its own optimizer moves; both are part of a checkpoint.
 
-    The parameters do not require a gradient: the main optimizer and DDP leave them alone. What they learn is computed
-    in full precision, of which mixed precision would round a part away.
+    The parameters do not require a gradient: the main optimizer and DDP leave them alone. A rule that differentiates
+    through gradients does so with autocast off: mixed precision would round a part of what it learns away.
 
     Args:
         optimizer: parameters → optimizer.

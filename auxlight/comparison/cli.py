@@ -95,8 +95,8 @@ def main(words: Sequence[str]) -> None:
     print(path.read_text())
     if unkept:
         raise InputError(unkept)
-    table = (comparison.archive or comparison.folder) / RUNS
-    print(f"Written to {path} and {path.with_suffix('.html')}, every run to {table}")
+    table = "" if reads else f", every run to {(comparison.archive or comparison.folder) / RUNS}"
+    print(f"Written to {path} and {path.with_suffix('.html')}{table}")
     if failed:
         raise InputError(
             f"{len(failed)} runs failed, all others are in the report (of a method with a failed tuning run, no more "

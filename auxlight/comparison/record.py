@@ -99,7 +99,7 @@ class RunRecord(L.Callback):
         """A point of the curves."""
         if trainer.sanity_checking:
             return
-        numbers = {"trunk/update_norm": self._last_step.value, **trunk_gradients(trainer, pl_module)}
+        numbers = trunk_gradients(trainer, pl_module)
         labels = self._labels.labels()
         if labels is not None and isinstance(pl_module, AuxiliaryClassifier):
             found = label_usage(labels, pl_module.hierarchy)
@@ -121,7 +121,8 @@ class RunRecord(L.Callback):
                 f"{trainer.current_epoch}: lower the learning rate, or look at the losses."
             )
         if self.epochs and self.epochs[-1]["epoch"] == trainer.current_epoch:
-            self.epochs[-1] |= logged(trainer)  # what is logged of training comes after validation
+            # What is logged of training comes after validation.
+            self.epochs[-1] |= {"trunk/update_norm": self._last_step.value, **logged(trainer)}
         if self.last_epochs and trainer.current_epoch >= int(trainer.max_epochs or 0) - self.last_epochs:
             self.test_accuracies.append(accuracy_on_test(trainer, pl_module))
         self._progress.say(trainer, trainer.current_epoch + 1)

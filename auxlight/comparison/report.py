@@ -44,8 +44,9 @@ def write_report(comparison: Comparison) -> Path:
         origin = {name: sorted(set(rows[name])) for name in ("commit", "versions", "device")}
         tuning = ", and the tuning's" if comparison.tuning else ""
         made = "; ".join(f"{name} {' or '.join(values)}" for name, values in origin.items())
+        images = ", each with training and validation images of its own" if comparison.images_by_seed else ""
         lines += [
-            f"{len(rows)} runs{tuning}; {made}. ± is half of a 95 % confidence interval over seeds.",
+            f"{len(rows)} runs{tuning}; {made}. ± is half of a 95 % confidence interval over seeds{images}.",
             "",
         ]
         mixed = [name for name, values in origin.items() if len(values) > 1]

@@ -117,14 +117,16 @@ class Comparison:
         tuning: what each method may choose first, by validation; by default nothing.
         protocol: "validation": the test accuracy of the checkpoint that validated best, read once; "paper": the mean
             test accuracy after each of the last 15 epochs, as the RL-AUX paper reports it.
-        images_by_seed: each seed draws training and validation images of its own, too (``data.seed``), so that
-            intervals and p are also of other images; by default all seeds share theirs.
+        images_by_seed: each seed, the tuning's too, draws training and validation images of its own (``data.seed``), so
+            that intervals and p are also of other images; by default all seeds share theirs. The test images stay the
+            same, and draws overlap: without `num_train` they differ by little more than the validation images.
         folder: of runs, table and report.
         archive: a further folder, for version control: the table of all finished runs and that of their epochs are
             kept there, and what is in them does not run again.
 
     Raises:
-        InputError: no method, no control, no seed, a reference that is no control, or a method's grid without a tuning.
+        InputError: no method, no control, no seed, a reference that is no control, a method's grid without a tuning, or a
+            `data.seed` beside `images_by_seed`.
     """
 
     def __init__(
@@ -179,6 +181,12 @@ class Comparison:
             for word in part.arguments:
                 if word.split("=")[0] in ("--config", "-c"):  # a run belongs to what its `configs` say
                     raise InputError(f"`arguments` must name no config: `configs` has those. Found {word!r}.")
+        if images_by_seed:
+            grids = [*(method.grid for method in methods.values()), *([tuning.grid] if tuning else [])]
+            keys = [key for grid in grids for key in grid]
+            keys += [word.split("=")[0].lstrip("-") for part in self._parts() for word in part.arguments]
+            if {"data.seed", "data.init_args.seed"} & set(keys):
+                raise InputError("`images_by_seed` sets `data.seed` of each run: one of them only. Found both.")
 
     @property
     def controls(self) -> list[str]:

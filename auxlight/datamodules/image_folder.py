@@ -25,7 +25,8 @@ class ImageFolderDataModule(ImageDataModule):
     Args:
         image_size: scale all images to this many pixels a side (bilinear; what is no square gets distorted); as they
             are by default, if all have one size.
-        test_split: without `root/test`, the share of `root/train` that becomes the test set, stratified, by `seed`.
+        test_split: without `root/test`, the share of `root/train` that becomes the test set, stratified; the same
+            images whatever `seed` is, so that no other seed has trained on them.
         psi: auxiliary classes per primary class, one number or one per class, where there are no sub-classes
             (default 5).
 
@@ -83,7 +84,7 @@ class ImageFolderDataModule(ImageDataModule):
             )
         else:
             strata = torch.tensor([self._labels(filed)[-1] for filed in found])
-            positions = stratified_split(strata, "test_split", test_split, options.get("seed", 0))
+            positions = stratified_split(strata, "test_split", test_split, seed=0)
             found, held_out = ([found[i] for i in part.tolist()] for part in positions)
         self._filed = {True: found, False: held_out}
         absent = sorted(set(self._class_names) - {filed.primary for filed in held_out})

@@ -272,14 +272,19 @@ def test_another_config_is_another_run(tmp_path):
 
 
 def test_each_seed_may_have_images_of_its_own_the_same_for_all_methods(tmp_path):
-    shared, own = (
-        Comparison(methods("single", "human"), [0, 3], images_by_seed=new, folder=tmp_path) for new in (False, True)
+    tuning = Tuning({"model.focal_gamma": [0, 2]}, seeds=[100])
+    shared, own, tuned = (
+        Comparison(
+            methods("single", "human"), [0, 3], images_by_seed=new, tuning=tuning if of else None, folder=tmp_path
+        )
+        for new, of in ((False, False), (True, False), (True, True))
     )
     assert not any("--data.seed" in word for run in shared.runs() for word in run.words)
     assert [(run.method, run.seed, run.words[-1]) for run in own.runs()] == [
         (name, seed, f"--data.seed={seed}") for seed in (0, 3) for name in ("single", "human")
     ]
     assert not {run.folder for run in shared.runs()} & {run.folder for run in own.runs()}
+    assert {run.words[-1] for run in tuned.tuning_runs()} == {"--data.seed=100"}
 
 
 @pytest.mark.parametrize(
@@ -294,6 +299,8 @@ def test_each_seed_may_have_images_of_its_own_the_same_for_all_methods(tmp_path)
         ({"common": Common(["nowhere.yaml"])}, "nowhere.yaml"),
         ({"common": Common([], ["--config=over.yaml"])}, "'--config=over.yaml'"),
         ({"methods": {"a": Method([], control=True, grid={"model.aux_weight": [1]})}}, "a `tuning`"),
+        ({"images_by_seed": True, "common": Common([], ["--data.seed=1"])}, "`data.seed`"),
+        ({"images_by_seed": True, "tuning": Tuning({"data.init_args.seed": [1, 2]})}, "`data.seed`"),
     ],
 )
 def test_each_mistake_gets_one_line(options, part):

@@ -41,10 +41,12 @@ def test_every_kind_of_run_is_one_that_the_command_line_takes(monkeypatch, capsy
     """And its schedule ends with it."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["auxlight"])
-    study, candidates, reset = (read(SMALL / f"{name}.yaml") for name in ("cifar100_3", "candidates", "reset"))
+    names = ("cifar100_3", "candidates", "reset", "human_labels")
+    study, candidates, reset, fresh = (read(SMALL / f"{name}.yaml") for name in names)
     runs = {run.method: run for run in [*candidates.runs(), *study.tuning_runs()]}
     runs |= {run.method: run for run in reset.runs() if run.method in ("reset_batch", "online")}
-    assert len(runs) == 15 + 8 + 2
+    runs |= {"of other images": fresh.runs()[-1]}
+    assert len(runs) == 15 + 8 + 2 + 1
     for run in runs.values():
         with pytest.raises(SystemExit) as stop:
             main(["fit", *run.words, "--print_config"])
