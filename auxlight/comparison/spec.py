@@ -125,8 +125,8 @@ class Comparison:
             kept there, and what is in them does not run again.
 
     Raises:
-        InputError: no method, no control, no seed, a reference that is no control, a method's grid without a tuning, or a
-            `data.seed` beside `images_by_seed`.
+        InputError: no method, no control, no seed, a reference that is no control, a method's grid without a tuning, or
+            a `data.seed` beside `images_by_seed`.
     """
 
     def __init__(
