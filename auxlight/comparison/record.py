@@ -16,7 +16,7 @@ from auxlight.errors import DivergedError, InputError
 from auxlight.inspection.record import LabelRecorder
 from auxlight.inspection.usage import label_usage
 from auxlight.modules.classifier import AuxiliaryClassifier
-from auxlight.outputs import write_whole
+from auxlight.outputs import make_folder, write_whole
 
 
 class RunRecord(L.Callback):
@@ -60,12 +60,13 @@ class RunRecord(L.Callback):
         self._progress = ProgressFile(self.folder / "progress.json")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check that there are as many epochs as the protocol asks for."""
+        """Check that there are as many epochs as the protocol asks for, and make the folder."""
         if self.last_epochs and (num_epochs(trainer) or 0) < self.last_epochs:
             raise InputError(
                 f"The paper's protocol needs `max_epochs` of {self.last_epochs} at least. "
                 f"Found max_epochs={trainer.max_epochs}."
             )
+        make_folder(self.folder)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The clocks start before the first epoch, and an agent's in it."""

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -201,6 +202,11 @@ def test_the_papers_protocol_is_the_mean_of_the_last_epochs(tmp_path, monkeypatc
     assert result["test_accuracies"][-1] == pytest.approx(result["test"]["test/accuracy"], abs=1e-6)
     page = write_report(study).read_text()
     assert "last 15 epochs" in page and "F1" not in page
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(SystemExit):
+        main(shlex.split(table(study)["command"][0])[1:])  # as it stands in the table
+    again = json.loads((tmp_path / "repeated/result.json").read_text())
+    assert again["test_accuracies"] == result["test_accuracies"] and again["test"] == result["test"]
 
 
 def test_a_run_has_one_process(tmp_path, capsys):

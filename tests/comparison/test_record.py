@@ -51,8 +51,9 @@ def test_a_row_is_of_one_epoch(tmp_path):
         def on_train_batch_end(self, trainer, module, outputs, *_):
             losses[trainer.current_epoch].append(float(outputs["loss"]))
 
-    record = RunRecord(str(tmp_path), tested=False)
+    record = RunRecord(str(tmp_path / "makes/its/folder"), tested=False)
     fit(tmp_path, [record, Losses()])
+    assert (tmp_path / "makes/its/folder/result.json").is_file()
     expected = [sum(values) / len(values) for values in losses]
     assert [row["train/loss"] for row in record.epochs] == pytest.approx(expected, rel=1e-5)
     assert expected[0] != pytest.approx(expected[1], rel=1e-3)
