@@ -68,7 +68,6 @@ def commands(block, folder):
 
 def fit_here(words, about, files, folder, cwd, threads):
     """A run of a comparison without a process of its own, which takes seconds to import everything."""
-    Path(folder).mkdir(parents=True)
     main(words)
     return True
 

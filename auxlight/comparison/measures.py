@@ -33,18 +33,17 @@ class StepLength:
 
     def __init__(self) -> None:
         self.value = 0.0
-        self._before: list[torch.Tensor] = []
+        self._before: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def begin(self, module: L.LightningModule) -> None:
         """Before the step, where the trunk stands."""
         if isinstance(module, AuxiliaryClassifier):
-            self._before = [parameter.detach().clone() for parameter in module.trunk.parameters()]
+            self._before = [(parameter, parameter.detach().clone()) for parameter in module.trunk.parameters()]
 
-    def end(self, module: L.LightningModule) -> None:
+    def end(self) -> None:
         """And after it, how far it went; nothing where none has begun."""
-        if self._before and isinstance(module, AuxiliaryClassifier):
-            pairs = zip(self._before, module.trunk.parameters(), strict=True)
-            self.value = sum(float((after.detach() - before).square().sum()) for before, after in pairs) ** 0.5
+        if self._before:
+            self.value = sum(float((now.detach() - before).square().sum()) for now, before in self._before) ** 0.5
             self._before = []
 
 

@@ -89,7 +89,7 @@ class RunRecord(L.Callback):
         task = getattr(pl_module, "labelled_task", None)
         if task is not None and task.target is not None and isinstance(batch, Batch):
             self._labels.add(batch, task.target)
-        self._last_step.end(pl_module)
+        self._last_step.end()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validation is no training."""

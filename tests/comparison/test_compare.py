@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -62,7 +63,6 @@ def pretend(run, test, validation=0.5, seconds=10.0):
 def fit_here(*runs):
     """In this process, without the seconds in which another one imports everything; what diverges ends in an error."""
     for run in runs:
-        run.folder.mkdir(parents=True)
         with contextlib.suppress(SystemExit):
             main(command(run))
         assert run.result.is_file()
@@ -278,13 +278,9 @@ def test_another_config_is_another_run(tmp_path):
 
 
 def test_each_seed_may_have_images_of_its_own_the_same_for_all_methods(tmp_path):
-    tuning = Tuning({"model.focal_gamma": [0, 2]}, seeds=[100])
-    shared, own, tuned = (
-        Comparison(
-            methods("single", "human"), [0, 3], images_by_seed=new, tuning=tuning if of else None, folder=tmp_path
-        )
-        for new, of in ((False, False), (True, False), (True, True))
-    )
+    make = partial(Comparison, methods("single", "human"), [0, 3], folder=tmp_path)
+    shared, own = make(), make(images_by_seed=True)
+    tuned = make(images_by_seed=True, tuning=Tuning({"model.focal_gamma": [0, 2]}, seeds=[100]))
     assert not any("--data.seed" in word for run in shared.runs() for word in run.words)
     assert [(run.method, run.seed, run.words[-1]) for run in own.runs()] == [
         (name, seed, f"--data.seed={seed}") for seed in (0, 3) for name in ("single", "human")
